@@ -1,0 +1,45 @@
+"""The contract between data, losses and the training loop: what a batch is and what counts as a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+IGNORE_INDEX = -100
+"""A target with this id is neither trained nor counted."""
+
+Batch = dict[str, Tensor]
+"""Stacked rows. Language models: `input_ids` (B, T) int64 and `targets` (B, T) int64, already shifted, so that
+`targets[:, t]` is what the logits at position t must predict. Baselines: `inputs` (B, ...) and `targets` (B,) int64
+for classes or (B, K) float32 for numbers."""
+
+LossSum = Callable[[nn.Module, Batch], Tensor]
+"""(model, batch) -> () float32: the SUM of the loss over all targets that count; never a mean."""
+
+
+class Rows(Protocol):
+    """Rows that can be stacked by index. `lengths`, where a row has one, lets the loop put like with like."""
+
+    lengths: Sequence[int] | None
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Stack the rows with these indices, padded to the longest, on the CPU."""
+        ...
+
+
+def count_targets(batch: Batch) -> int:
+    """How many targets the loss is a sum over: ids that are not IGNORE_INDEX, or all numbers of a regression."""
+    targets = batch["targets"]
+    if targets.is_floating_point():
+        return targets.numel()
+    return int((targets != IGNORE_INDEX).sum())
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch on `device`."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

@@ -1,0 +1,207 @@
+"""`llmkit data`: text to memory-mapped tokens, and a look at the rows that a model will see."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmkit.console import format_seconds, format_table, has_colors, paint, say, write, write_json
+from llmkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from llmkit.data.show import ShownRow
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare text for training, and look at it.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
+
+
+@app.command("prepare")
+def prepare_data(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="What to read, as below.")],
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer or model folder, or a hub name.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    text_column: Annotated[
+        str | None, typer.Option(metavar="C", help="Column that holds the text; found by its name unless given.")
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of the documents that is held out, chosen by their content.")
+    ] = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Tokenize text into memory-mapped arrays, with all cores and flat memory.
+
+    \b
+    Examples:
+      llmkit data prepare python-docs --tokenizer tok --output data
+      llmkit data prepare corpus/ more/*.jsonl.gz --tokenizer tok --output data
+      llmkit data prepare reviews.csv --text-column review --tokenizer tok --output data
+      zcat dump.txt.gz | llmkit data prepare - --tokenizer tok --output data --validation 0.05
+      llmkit data prepare hf:roneneldan/TinyStories@train --tokenizer tok --output data
+
+    \b
+    INPUT is any number of
+      files     .txt .md (one document; a large text is cut at blank lines), .jsonl .json .csv .tsv .parquet (one
+                document a row); each also as .gz, .zst or .xz
+      folders   all such files below it; globs in quotes
+      -         standard input: plain text, or JSON lines with --text-column
+      python-docs                       the built-in data, with its own train, validation and test split
+      hf:owner/name[:config][@split]    a data set of the hub
+    """
+    from llmkit.data.prepare import prepare
+    from llmkit.files import check_output_free
+    from llmkit.tokenizer import load_tokenizer
+
+    check_output_free(output)
+    result = prepare(inputs, load_tokenizer(tokenizer), output, text_column=text_column, validation=validation)
+    if as_json:
+        write_json(result)
+        return
+    counts = result["splits"].items()
+    rows = [[name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['bytes']:,}"] for name, s in counts]
+    say(format_table(["split", "documents", "tokens", "bytes"], rows))
+    say(f"{result['bytes_per_token']:.2f} bytes per token, {format_seconds(result['seconds'])}: {output}")
+
+
+@app.command("show")
+def show_data(
+    data: Annotated[str, typer.Argument(metavar="DIR|FILE", help="Prepared folder, or dialogues, or documents.")],
+    number: Annotated[int, typer.Option("-n", min=0, help="Rows to show.")] = 3,
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer folder, to look at documents with.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder, to look at instructions and dialogues with.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a prepared folder whose rows are shown.")] = "train",
+    seq_len: Annotated[int, typer.Option(min=1, help="Positions per row of a prepared folder.")] = 256,
+    as_json: Json = False,
+) -> None:
+    """Statistics, and rows as the model will see them: token by token, trained ones marked.
+
+    \b
+    Examples:
+      llmkit data show data                                  a folder that `data prepare` wrote
+      llmkit data show chats.jsonl --model run/model         instructions or dialogues, in the model's chat template
+      llmkit data show python-docs:dialogues --model run/model -n 1
+      llmkit data show corpus.txt --tokenizer tok            documents
+      llmkit data show data -n 1 --json | jq .statistics
+
+    Trained tokens are green on a terminal and [in brackets] elsewhere; the others are dim, and divided by |.
+    """
+    if is_prepared_folder(data):
+        shown = show_prepared(Path(data), split=split, seq_len=seq_len, limit=number)
+    elif is_dialogue(data):
+        shown = show_dialogues(data, model or tokenizer, limit=number)
+    else:
+        shown = show_documents(data, tokenizer or model, limit=number)
+    rows, statistics, used = shown
+    if as_json:
+        write_json({"rows": [row.to_json(used) for row in rows], "statistics": statistics})
+        return
+    write(format_statistics(statistics))
+    for count, row in enumerate(rows, 1):
+        trained = sum(row.trained)
+        write(f"\n{paint(f'row {count}', 'bold', stream=sys.stdout)}: {len(row.input_ids)} tokens, {trained} trained")
+        write(format_row(row, used))
+
+
+Shown = tuple[list["ShownRow"], dict[str, Any], "PreTrainedTokenizerFast"]
+"""Rows, statistics, and the tokenizer they were made with."""
+
+
+def is_prepared_folder(data: str) -> bool:
+    """Whether this is meant to be prepared data: a folder with its manifest."""
+    return (Path(data) / "manifest.json").is_file()
+
+
+def is_dialogue(data: str) -> bool:
+    """Whether the first row is in a form of instructions or dialogues."""
+    from itertools import islice
+
+    from llmkit.data.dialogue_forms import FORMS
+    from llmkit.data.documents import is_python_docs, read_records
+    from llmkit.data.sources import find_sources
+
+    if data == "-":
+        raise UsageError("stdin cannot be looked at twice", where="-", fix="write it to a file first")
+    if is_python_docs(data):
+        return ":" in data
+    if not data.startswith("hf:") and all(source.format == "text" for source in find_sources([data])):
+        return False
+    first = next(islice(read_records(data), 1), None)
+    return first is not None and any(all(c in first.values for c in form.columns) for form in FORMS)
+
+
+def show_prepared(folder: Path, *, split: str, seq_len: int, limit: int) -> Shown:
+    """Of a prepared folder: the first rows of a split, and the statistics of all."""
+    from llmkit.data.prepared import open_prepared
+    from llmkit.data.show import prepared_rows, prepared_statistics
+
+    prepared = open_prepared(folder)
+    if split not in prepared.splits and split == "train":
+        split = prepared.splits[0]
+    rows = prepared_rows(prepared, split, seq_len=seq_len, limit=limit)
+    return rows, prepared_statistics(prepared), prepared.tokenizer
+
+
+def show_dialogues(source: str, model: str | None, *, limit: int) -> Shown:
+    """Of instructions or dialogues: the first rows through the model's chat template, and the statistics of all."""
+    from llmkit.data.dialogue_forms import read_dialogues
+    from llmkit.data.dialogue_set import encode_set
+    from llmkit.data.rendering import add_chat_template
+    from llmkit.data.show import NO_LIMIT, dialogue_row, dialogue_statistics
+    from llmkit.tokenizer import load_tokenizer
+
+    if model is None:
+        fix = "add --model DIR, a model or tokenizer folder"
+        raise UsageError("dialogues are shown through a model's chat template", where=source, fix=fix)
+    tokenizer = load_tokenizer(model)
+    if add_chat_template(tokenizer):
+        say(f"{model} has no chat template: shown with ChatML, as `llmkit finetune` would")
+    dialogues = list(read_dialogues(source))
+    rows, account = encode_set(dialogues, tokenizer, name=source, max_length=NO_LIMIT, overlong="error")
+    statistics = dialogue_statistics(rows, account)
+    return [dialogue_row(row) for row in rows[:limit]], {"dialogues": statistics}, tokenizer
+
+
+def show_documents(source: str, tokenizer_source: str | None, *, limit: int) -> Shown:
+    """Of documents: the first ones as they stand in the stream, and the statistics of all."""
+    from llmkit.data.documents import read_documents
+    from llmkit.data.show import document_rows
+    from llmkit.tokenizer import load_tokenizer
+
+    if tokenizer_source is None:
+        raise UsageError("text has no tokens yet", where=source, fix="add --tokenizer DIR")
+    tokenizer = load_tokenizer(tokenizer_source)
+    rows, statistics = document_rows(read_documents([source]), tokenizer, limit=limit)
+    return rows, {"documents": statistics}, tokenizer
+
+
+def format_statistics(statistics: dict[str, Any]) -> str:
+    """A table with a row for each split."""
+    first = next(iter(statistics.values()))
+    names = [name for name in first if not isinstance(first[name], dict)]
+    headers = ["", *(name.replace("_", " ") for name in names), *(f"length {key}" for key in first["lengths"])]
+    rows = []
+    for split, values in statistics.items():
+        cells = [values[name] for name in names]
+        cells = [f"{cell:,}" if isinstance(cell, int) else f"{cell:.3g}" for cell in cells]
+        rows.append([split, *cells, *(f"{length:,}" for length in values["lengths"].values())])
+    dropped = [f"{reason}: {about['rows']:,}" for reason, about in first.get("dropped", {}).items()]
+    return "\n".join([format_table(headers, rows), *(f"left out, {reason}" for reason in dropped)])
+
+
+def format_row(row: ShownRow, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The tokens of a row: trained ones green or in brackets, others dim and divided by |."""
+    from llmkit.data.show import token_texts
+
+    texts = [text.replace("\r", "\\r") for text in token_texts(tokenizer, row.input_ids)]
+    if has_colors(sys.stdout):
+        styles = ("dim", "green")
+        tokens = zip(texts, row.trained, strict=True)
+        return "".join(paint(text, styles[trained], stream=sys.stdout) for text, trained in tokens)
+    return "".join(
+        f"[{text}]" if trained else f"{text}|" for text, trained in zip(texts, row.trained, strict=True)
+    ).replace("\n", "\\n\n")

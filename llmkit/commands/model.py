@@ -1,0 +1,192 @@
+"""`llmkit model`: work an adapter into its model, and look at what a model folder holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from llmkit.console import format_table, say, write, write_json
+from llmkit.errors import ModelError
+
+app = typer.Typer(
+    help="Merge an adapter into its model; show what a model is.", no_args_is_help=True, rich_markup_mode=None
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder, for example RUN/model.")],
+    output: Annotated[Path, typer.Option(help="Folder of the merged model.")],
+    dtype: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Number format of the merged weights; fp32 is exact.")
+    ] = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Work an adapter into its model: a plain folder that needs neither.
+
+    \b
+    Examples:
+      llmkit model merge tuned/model --output merged
+      llmkit model merge tuned/model --output merged --dtype bf16     half the size; what rounding costs is told
+
+    The merged model has the same outputs as the adapter on its model, to the rounding of the number format.
+    """
+    import torch
+
+    from llmkit.files import check_output_free, new_folder
+    from llmkit.models.causal_lm import load_causal_lm, model_folder, save_causal_lm
+    from llmkit.models.lora import merge_lora
+    from llmkit.tokenizer import load_tokenizer
+
+    check_output_free(output)
+    adapter = Path(model_folder(adapter))
+    if not (adapter / "adapter_config.json").is_file():
+        raise ModelError(
+            "this is no adapter folder: it has no adapter_config.json",
+            where=str(adapter),
+            fix="name the model folder of a finetune run with method lora, for example RUN/model",
+        )
+    tokenizer = load_tokenizer(adapter)
+    attached = load_causal_lm(adapter, dtype=torch.float32)
+    ids = sample_ids(tokenizer)
+    with torch.no_grad():
+        wanted = attached(ids).logits
+        merged = note_end_of_turn(merge_lora(attached), tokenizer)
+        if dtype == "bf16":
+            merged = merged.to(torch.bfloat16)
+        with new_folder(output) as folder:
+            save_causal_lm(merged, tokenizer, folder)
+        # In fp32 arithmetic, so that only what the weights lost counts.
+        error = float((merged.float()(ids).logits - wanted).abs().max())
+    result = {"output": str(output), "dtype": dtype, "max_logit_error": error}
+    if as_json:
+        write_json(result)
+        return
+    say(f"{output}: merged, {dtype}; the logits of a short text differ by {error:.2g} at most")
+
+
+def sample_ids(tokenizer: Any) -> Any:
+    """A short text to compare two models on, (1, T) int64."""
+    import torch
+
+    from llmkit.tokenizer import encode_text
+
+    return torch.tensor([encode_text(tokenizer, "def add(a, b):\n    return a + b  # What does this function do?")])
+
+
+def note_end_of_turn(model: Any, tokenizer: Any) -> Any:
+    """The model, whose generation configuration now ends texts where the chat template ends turns."""
+    from llmkit.data.dialogue import end_of_turn_ids
+    from llmkit.models.vocabulary import set_stop_tokens
+
+    if tokenizer.chat_template:
+        set_stop_tokens(model, end_of_turn_ids(tokenizer))
+    return model
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="Model folder, adapter folder, or hub name.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model is: architecture, sizes, vocabulary, number format, adapter.
+
+    \b
+    Examples:
+      llmkit model show run/model
+      llmkit model show tuned/model --json
+    """
+    facts = describe(model)
+    if as_json:
+        write_json(facts)
+        return
+    adapter = {f"adapter {name}": value for name, value in (facts.pop("adapter") or {}).items()}
+    rows = [[n.replace("_", " "), show_value(v)] for n, v in {**facts, **adapter}.items() if v is not None]
+    write(format_table(["model", model], rows[1:]))
+
+
+def describe(source: str) -> dict[str, Any]:
+    """All facts about a model, from its configuration and the headers of its files: no weight is loaded."""
+    from llmkit.generation.decode import longest_sequence
+    from llmkit.models.causal_lm import count_parameters, model_folder, outline
+    from llmkit.tokenizer import load_tokenizer
+
+    source = str(model_folder(source))
+    folder = Path(source)
+    adapter = read_adapter(folder)
+    base = source if adapter is None else adapter["base"]
+    model = outline(base)
+    config = model.config
+    embeddings = {p for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m for p in m.parameters()}
+    total = count_parameters(model)
+    tokenizer = load_tokenizer(source)
+    return {
+        "model": source,
+        "architecture": type(model).__name__,
+        "type": config.model_type,
+        "parameters": total,
+        "parameters_without_embeddings": total - sum(p.numel() for p in embeddings),
+        "layers": getattr(config, "num_hidden_layers", None),
+        "hidden_size": getattr(config, "hidden_size", None),
+        "heads": getattr(config, "num_attention_heads", None),
+        "kv_heads": getattr(config, "num_key_value_heads", None),
+        "vocabulary": model.get_input_embeddings().weight.shape[0],
+        "longest_sequence": longest_sequence(model),
+        "dtype": dtype_on_disk(Path(base)) or str(config.dtype).removeprefix("torch."),
+        "tied_embeddings": bool(config.tie_word_embeddings),
+        "bytes_on_disk": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else None,
+        "tokens_of_tokenizer": len(tokenizer),
+        "chat_template": bool(tokenizer.chat_template),
+        "adapter": adapter,
+    }
+
+
+def dtype_on_disk(folder: Path) -> str | None:
+    """The number format of the weights in a folder; None where there are none."""
+    from safetensors import safe_open
+
+    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                kind = str(file.get_slice(key).get_dtype())
+                return names.get(kind, kind)
+    return None
+
+
+def read_adapter(folder: Path) -> dict[str, Any] | None:
+    """What an adapter folder says about its adapter; None for a plain model."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None
+    config = json.loads(path.read_text(encoding="utf-8"))
+    targets = config.get("target_modules")
+    from safetensors import safe_open
+
+    numbers = 0
+    for file in folder.glob("adapter_model.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            numbers = sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    return {
+        "kind": str(config.get("peft_type", "")).lower(),
+        "base": config.get("base_model_name_or_path"),
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "parameters": numbers,
+        "targets": sorted(targets) if isinstance(targets, list) else targets,
+    }
+
+
+def show_value(value: Any) -> str:
+    """A fact as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

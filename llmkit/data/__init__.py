@@ -1,0 +1,1 @@
+"""Data: text on its way to tensors."""

@@ -1,0 +1,61 @@
+"""Data sets of the Hugging Face hub, streamed: the only reader that touches the network, and only when asked to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from llmkit.data.document import Record
+from llmkit.errors import DataError
+
+PREFIX = "hf:"
+NAME = re.compile(r"hf:(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?::(?P<config>[^@]+))?(?:@(?P<split>.+))?")
+
+
+class HubName(NamedTuple):
+    """`hf:owner/name[:config][@split]`, taken apart."""
+
+    name: str
+    config: str | None
+    split: str | None
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether an input names a data set of the hub."""
+    return text.startswith(PREFIX)
+
+
+def parse_hub_name(text: str) -> HubName:
+    """Take `hf:owner/name[:config][@split]` apart."""
+    match = NAME.fullmatch(text)
+    if match is None:
+        raise DataError("this is not a name of the hub", where=text, fix="write hf:owner/name[:config][@split]")
+    return HubName(match["name"], match["config"], match["split"])
+
+
+def read_hub(text: str) -> Iterator[Record]:
+    """The rows of a data set, as they arrive. Without a split its `train`, or the only one there is."""
+    import datasets  # noqa: PLC0415 - takes a second to import, and is needed for hub names alone
+
+    name, config, split = parse_hub_name(text)
+    try:
+        found = datasets.load_dataset(name, config, split=split, streaming=True)
+        rows = found if split else pick_split(found, text)
+        for number, values in enumerate(rows, 1):
+            yield Record(f"{text}:{number}", dict(values))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        fix = "check the name, the configuration and the split, and that the hub can be reached"
+        raise DataError(first_line or type(error).__name__, where=text, fix=fix) from error
+
+
+def pick_split(splits: Any, text: str) -> Any:
+    """`train`, or the only split."""
+    if "train" in splits:
+        return splits["train"]
+    if len(splits) == 1:
+        return next(iter(splits.values()))
+    raise DataError(
+        "there is no split 'train'", where=text, fix=f"add one of: {', '.join('@' + name for name in splits)}"
+    )

@@ -1,0 +1,1 @@
+"""Evaluation: tasks, prompts, scores and statistics."""

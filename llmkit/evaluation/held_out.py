@@ -1,0 +1,51 @@
+"""How well a model predicts the targets of held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import distributed as dist
+from torch import nn
+
+from llmkit.batch import IGNORE_INDEX, Batch, Rows, count_targets, to_device
+from llmkit.evaluation.perplexity import sum_over_processes, summarise
+from llmkit.losses import causal_lm_loss_sum
+
+
+@torch.no_grad()
+def measure_rows(model: nn.Module, rows: Rows, *, num_bytes: int, batch_size: int) -> dict[str, float]:
+    """`nats_per_token` and `bits_per_byte` over the targets of all rows.
+
+    In a job of several processes each takes its share of the rows (all must call this); all get the same result.
+
+    Args:
+        model: A causal language model; its mode and its device are left as they are.
+        rows: Held-out rows.
+        num_bytes: Bytes of the text that their targets stand for.
+        batch_size: Rows per forward.
+    """
+    was_training = model.training
+    device = next(model.parameters()).device
+    model.eval()
+    nats, count = 0.0, 0
+    try:
+        for batch in share_of_batches(rows, batch_size):
+            nats += float(causal_lm_loss_sum(model, to_device(batch, device)))
+            count += count_targets(batch)
+    finally:
+        model.train(was_training)
+    total, num_targets = sum_over_processes(nats, device), sum_over_processes(count, device)
+    return summarise(total, num_targets=round(num_targets), num_bytes=num_bytes)
+
+
+def share_of_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:
+    """This process's batches, rows of like length together; every process gets equally many."""
+    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    lengths: Sequence[int] = rows.lengths or [0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda index: -lengths[index])
+    for first in range(0, len(order), world * batch_size):
+        mine = order[first : first + world * batch_size][rank::world]
+        batch = rows.batch(mine or order[:1])
+        # A process without rows goes along with an empty share: forward passes may have to be made together.
+        yield batch if mine else {**batch, "targets": torch.full_like(batch["targets"], IGNORE_INDEX)}

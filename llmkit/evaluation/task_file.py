@@ -1,0 +1,177 @@
+"""A task in a few words, from a YAML file or from flags, and the Task it stands for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from llmkit.errors import DataError, UsageError
+from llmkit.evaluation.columns import WHOLE_PROMPTS, Columns, Wanted, as_text, make_examples, recognise
+from llmkit.evaluation.prompts import render_solved
+from llmkit.evaluation.task import Example, Kind, ReadRows, Row, ShotOrder, Split, Task
+from llmkit.recipe.schema import Section
+
+Shape = Callable[[Sequence[Row]], Sequence[Row]]
+"""Turns rows as they are published into rows with a question, choices and an answer."""
+
+NO_PATHS = ("hf:", "python-docs:", "python-docs@")
+"""A source that begins like this is no path."""
+
+
+class TaskFile(Section):
+    """An evaluation set of one's own. Paths are relative to the file."""
+
+    name: str = ""
+    """Name in results. Empty: the name of the file."""
+    kind: Literal["choice", "label", "generate", "perplexity"] | None = None
+    """choice: which of the row's choices is likeliest. label: the same labels for all rows. generate: a free answer.
+    perplexity: how well the text is predicted. None: by the columns."""
+    version: PositiveInt = 1
+    """Raise it when a change moves the numbers."""
+    test: str = ""
+    """Rows to be scored: a jsonl, json, csv, tsv or parquet file, or hf:owner/name."""
+    train: str | None = None
+    """Rows that shots are drawn from. None: from the test rows, never the row itself."""
+    question: str | None = None
+    """Column of the question. None: question, query, prompt, context, text ..., whichever is there."""
+    choices: str | None = None
+    """Column of the choices, or one column per choice with commas between them."""
+    answer: str | None = None
+    """Column of the answer: the text of a choice, its number from 0, or its letter."""
+    labels: tuple[str, ...] = ()
+    """Labels for kind label, in the order of their numbers. Empty: those that occur."""
+    prompt: str | None = None
+    """What precedes the answer; {question} and the names of columns are filled in. None: by the kind."""
+    delimiter: str = " "
+    """Between prompt and answer."""
+    separator: str = "\n\n"
+    """Between shots."""
+    shots: ShotOrder = "fixed"
+    """fixed: the first rows of train. random: others for each row. balanced: as many of each answer as can be."""
+    stop: tuple[str, ...] = ("\n",)
+    """A generated answer ends before any of these."""
+    max_new_tokens: PositiveInt = 64
+    """Longest generated answer."""
+
+
+def relative_to(spec: TaskFile, folder: Path) -> TaskFile:
+    """The task with its paths made relative to `folder`, where its file lies."""
+
+    def resolve(source: str | None) -> str | None:
+        if not source or source == "-" or source.startswith(NO_PATHS):
+            return source
+        return str(folder / source)
+
+    return spec.model_copy(update={"test": resolve(spec.test), "train": resolve(spec.train)})
+
+
+def build_task(spec: TaskFile, read_rows: ReadRows, *, shape: Shape | None = None) -> Task:
+    """The task that `spec` describes; its test rows are read now, its training rows when shots are wanted.
+
+    Raises:
+        DataError: The rows are not what the task says; it names file and line.
+    """
+    if not spec.test:
+        raise UsageError("a task needs rows to score", where=spec.name or "task", fix="add `test: FILE`")
+
+    def rows_of(source: str) -> list[Row]:
+        rows = list(read_rows(source))
+        if not rows:
+            raise DataError("there are no rows in it", where=source, fix="give a file with rows")
+        return list(shape(rows)) if shape else rows
+
+    test = rows_of(spec.test)
+    if spec.kind == "perplexity":
+        return perplexity_task(spec, test)
+    columns = recognise(test, Wanted(spec.kind, spec.question, spec.choices, spec.answer))
+    train = functools.cache(lambda: rows_of(spec.train) if spec.train else test)
+    labels = spec.labels or find_labels(columns, [*test, *(train() if spec.train else ())])
+
+    @functools.cache
+    def load(split: Split) -> Sequence[Example]:
+        return make_examples(test if split == "test" else train(), columns, labels)
+
+    prompt = spec.prompt or default_prompt(columns, test)
+    task = make_task(spec, kind_of(columns), load, prompt=prompt, labels=labels, notes=(columns.describe(),))
+    # What is wrong with a row or with the prompt is said now, not when the model has been loaded.
+    render_solved(task, task.examples("test")[0])
+    return task
+
+
+def make_task(
+    spec: TaskFile,
+    kind: Kind,
+    load: Callable[[Split], Sequence[Example]],
+    *,
+    prompt: str,
+    labels: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Task:
+    """The task of these examples with the settings of `spec`."""
+    return Task(
+        name=spec.name or plain_name(spec.test),
+        kind=kind,
+        load=load,
+        version=spec.version,
+        prompt=prompt,
+        delimiter=spec.delimiter,
+        separator=spec.separator,
+        shots=spec.shots,
+        labels=labels,
+        stop=spec.stop,
+        max_new_tokens=spec.max_new_tokens,
+        notes=notes,
+    )
+
+
+def kind_of(columns: Columns) -> Kind:
+    """The kind of task that columns of this form make."""
+    return "label" if columns.form == "label" else "generate" if columns.form == "generate" else "choice"
+
+
+def find_labels(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...]:
+    """The labels that occur, sorted; none where each row has choices of its own."""
+    if columns.form != "label":
+        return ()
+    return tuple(sorted({as_text(row.values.get(columns.answer)).strip() for row in rows} - {""}))
+
+
+def default_prompt(columns: Columns, rows: Sequence[Row]) -> str:
+    """A prompt that suits the columns: whole prompts as they are, bare questions as question and answer."""
+    if columns.form == "schema":
+        return "{choice}"
+    if columns.form == "continuation":
+        return "{question}"
+    if columns.form == "label":
+        return "Text: {question}\nLabel:"
+    if columns.question.lower() not in WHOLE_PROMPTS:
+        return "Question: {question}\nAnswer:"
+    texts = [as_text(row.values.get(columns.question)).rstrip() for row in rows]
+    asks = all("Question:" in text and not text.endswith(":") for text in texts)
+    return "{question}\nAnswer:" if asks else "{question}"
+
+
+def perplexity_task(spec: TaskFile, rows: Sequence[Row]) -> Task:
+    """A task whose examples are texts. A row has its text in the column `question` names, or in `text`."""
+    column = spec.question or "text"
+    examples = []
+    for number, row in enumerate(rows):
+        text = row.values.get(column)
+        if not isinstance(text, str) or not text:
+            there = ", ".join(row.values)
+            fix = f"name the column with `question`; the columns are: {there}"
+            raise DataError(f"there is no text in column {column!r}", where=row.where, fix=fix)
+        examples.append(Example(str(number), row.where, {"question": text}))
+    return make_task(spec, "perplexity", lambda split: examples, prompt="")
+
+
+def plain_name(path: str) -> str:
+    """The name of a file without what tells its format and its packing: gsm8k of data/gsm8k.jsonl.gz."""
+    name = Path(path).name
+    for suffix in (".gz", ".zst", ".xz"):
+        name = name.removesuffix(suffix)
+    return Path(name).stem

@@ -1,0 +1,1 @@
+"""Generation: logits to tokens to text."""

@@ -1,0 +1,1 @@
+"""Models: causal language models, adapters and the classical networks."""

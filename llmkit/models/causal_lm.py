@@ -1,0 +1,374 @@
+"""Causal language models: built from a recipe, loaded without inventing a weight, saved as Hugging Face folders."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from llmkit.errors import ModelError, RecipeError
+from llmkit.recipe.load import did_you_mean
+from llmkit.recipe.schema import ModelSection
+from llmkit.tokenizer import check_hub_name
+
+GATED_RATIO = 8 / 3
+"""intermediate_size / hidden_size of gated feed-forward layers: as many parameters as a plain layer of ratio 4."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def build_causal_lm(
+    section: ModelSection, *, vocab_size: int, seq_len: int, tokenizer: Any, seed: int
+) -> PreTrainedModel:
+    """A model with random weights (a function of `seed`), float32, on the CPU.
+
+    Raises:
+        RecipeError: The architecture is not known, or a size does not fit it.
+    """
+    config = make_config(section, vocab_size=vocab_size, seq_len=seq_len)
+    config.eos_token_id = tokenizer.eos_token_id
+    config.bos_token_id = tokenizer.bos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    torch.manual_seed(seed)
+    try:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise RecipeError(
+            f"transformers cannot build this model: {error}", where="model", fix="change its sizes"
+        ) from error
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    return model
+
+
+def make_config(section: ModelSection, *, vocab_size: int, seq_len: int) -> Any:
+    """The transformers configuration that `section` describes, for a vocabulary and a longest sequence."""
+    if section.config is not None:
+        return config_from_file(section, vocab_size=vocab_size, seq_len=seq_len)
+    if section.type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        hint = did_you_mean(section.type, list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)) or "llama, gpt2, qwen3, mistral, ..."
+        raise RecipeError(
+            f"transformers has no causal language model of type {section.type!r}", where="model.type", fix=hint
+        )
+    if section.hidden_size % section.num_heads:
+        raise RecipeError(
+            f"hidden_size {section.hidden_size} is not a multiple of num_heads {section.num_heads}",
+            where="model.hidden_size",
+            fix=f"for example hidden_size {section.num_heads * max(1, round(section.hidden_size / section.num_heads))}",
+        )
+    default = AutoConfig.for_model(section.type)
+    fields: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "num_hidden_layers": section.num_layers,
+        "hidden_size": section.hidden_size,
+        "num_attention_heads": section.num_heads,
+        "max_position_embeddings": seq_len,
+        "tie_word_embeddings": section.tie_embeddings,
+        **feed_forward(section, default),
+    }
+    if has_field(default, "num_key_value_heads"):
+        fields["num_key_value_heads"] = section.num_kv_heads or section.num_heads
+    elif section.num_kv_heads not in (None, section.num_heads):
+        raise RecipeError(f"{section.type} has no grouped heads", where="model.num_kv_heads", fix="leave it out")
+    if has_field(default, "head_dim"):
+        fields["head_dim"] = section.hidden_size // section.num_heads
+    # gpt2 and its kin drop out a tenth of everything by default, which small models trained for few epochs do not want.
+    fields |= dict.fromkeys((k for k in ("resid_pdrop", "embd_pdrop", "attn_pdrop") if has_field(default, k)), 0.0)
+    for key in section.overrides:
+        check_field(default, key)
+    # Token ids of the architecture's own default vocabulary have no place in ours.
+    none = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    # An architecture's older name for a size means the same field.
+    names = {old: new for new, old in default.attribute_map.items()}
+    overrides = {names.get(key, key): value for key, value in section.overrides.items()}
+    return check_length(AutoConfig.for_model(section.type, **(none | fields | overrides)), seq_len)
+
+
+def feed_forward(section: ModelSection, default: Any) -> dict[str, int]:
+    """The width of the feed-forward layers under the architecture's own name for it."""
+    is_gated = has_field(default, "intermediate_size") and getattr(default, "hidden_act", "") in (
+        "silu",
+        "gelu_pytorch_tanh",
+    )
+    # A multiple of 64 keeps matrix products on their fast path.
+    guess = round(section.hidden_size * GATED_RATIO / 64) * 64 or 64 if is_gated else 4 * section.hidden_size
+    name = next(
+        (n for n in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size") if has_field(default, n)), None
+    )
+    if name is None:
+        return {}
+    return {name: section.intermediate_size or guess}
+
+
+def check_field(config: Any, key: str) -> None:
+    """Raise when an architecture's configuration has no field `key`."""
+    if not has_field(config, key):
+        hint = did_you_mean(key, list(config.to_dict())) or f"see the {config.model_type} configuration of transformers"
+        raise RecipeError(f"{config.model_type} has no field {key!r}", where=f"model.overrides.{key}", fix=hint)
+
+
+def has_field(config: Any, name: str) -> bool:
+    """Whether an architecture's configuration knows `name`, under this or an older name."""
+    return name in config.to_dict() or name in config.attribute_map
+
+
+def config_from_file(section: ModelSection, *, vocab_size: int, seq_len: int) -> Any:
+    """A configuration read from a config.json or its folder, with our vocabulary; its own sizes stay."""
+    source = str(section.config)
+    path = Path(source)
+    default = ModelSection()
+    for name in ("type", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "intermediate_size"):
+        if getattr(section, name) != getattr(default, name):
+            raise RecipeError(
+                f"model.config brings its own sizes, and model.{name} is given too",
+                where=f"model.{name}",
+                fix="leave it out, or change the size with model.overrides",
+            )
+    path = path / "config.json" if path.is_dir() else path
+    check_config(path)
+    config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+    config.vocab_size = vocab_size
+    for key, value in section.overrides.items():
+        check_field(config, key)
+        setattr(config, key, value)
+    return check_length(config, seq_len)
+
+
+def check_length(config: Any, seq_len: int) -> Any:
+    """The configuration, or an error when its longest sequence is shorter than the rows."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and longest < seq_len:
+        raise RecipeError(
+            f"the model takes {longest} positions, train.seq_len asks for {seq_len}",
+            where="train.seq_len",
+            fix=f"lower it to {longest}",
+        )
+    return config
+
+
+def load_causal_lm(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A model folder, an adapter folder (with its base) or a hub name, as a model in eval mode on the CPU.
+
+    No weight is ever invented: a missing, unexpected or misshapen tensor is an error that names it. No code is run.
+
+    Raises:
+        ModelError: There is no such model, or it is not whole.
+    """
+    source = str(model_folder(source))
+    if not Path(source).exists():
+        check_hub_name(source)
+    elif (Path(source) / ADAPTER_CONFIG).is_file():
+        return load_adapter(Path(source), dtype=dtype)
+    else:
+        check_config(Path(source) / "config.json")
+    try:
+        with quiet_transformers():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"this model cannot be loaded: {reason}",
+            where=source,
+            fix="name a folder with config.json and model.safetensors",
+        ) from error
+    check_complete(info, source)
+    return model.eval()
+
+
+def outline(source: str) -> Any:
+    """The model of a folder or hub name without its weights: what its configuration alone tells.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    if Path(source).exists():
+        check_config(Path(source) / "config.json")
+    else:
+        check_hub_name(source)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"this model cannot be outlined: {reason}", where=source, fix="name a causal language model"
+        ) from error
+
+
+def model_folder(source: str | Path) -> str | Path:
+    """Where the model is: `source`, or the result inside it when `source` is the folder of a run."""
+    inner = Path(source) / "model"
+    is_run = (inner / "config.json").is_file() or (inner / ADAPTER_CONFIG).is_file()
+    return inner if is_run and not (Path(source) / "config.json").is_file() else source
+
+
+def check_complete(info: dict[str, Any], source: str) -> None:
+    """Raise when a tensor was missing, left over or of another shape."""
+    for problem, keys in (
+        ("missing", info["missing_keys"]),
+        ("left over", info["unexpected_keys"]),
+        ("of another shape", info["mismatched_keys"]),
+    ):
+        names = sorted(str(k[0] if isinstance(k, tuple) else k) for k in keys)
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise ModelError(
+                f"tensors are {problem}: {shown}",
+                where=source,
+                fix="the folder is damaged or belongs to another architecture",
+            )
+
+
+def load_adapter(folder: Path, *, dtype: torch.dtype) -> Any:
+    """A PEFT adapter on the base model that its configuration names."""
+    # peft takes seconds to import, and only adapters need it.
+    from peft import PeftModel  # noqa: PLC0415
+
+    from llmkit.models.lora import quiet_peft  # noqa: PLC0415
+
+    base = read_adapter_config(folder).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(
+            "the adapter does not say which model it belongs to",
+            where=str(folder / ADAPTER_CONFIG),
+            fix="set base_model_name_or_path",
+        )
+    resolved = base if Path(base).is_absolute() or not (folder / base).exists() else str(folder / base)
+    try:
+        model = load_causal_lm(resolved, dtype=dtype)
+    except ModelError as error:
+        raise ModelError(
+            f"the base model of this adapter cannot be loaded ({error.message})",
+            where=f"{folder}: {base}",
+            fix="put the base model back, or change base_model_name_or_path in adapter_config.json",
+        ) from error
+    fit_embeddings(model, folder)
+    with quiet_peft():
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The configuration of an adapter that PEFT may be given: LoRA, in safetensors, importing nothing."""
+    path = folder / ADAPTER_CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"not JSON: {error}", where=str(path), fix="copy the adapter again") from error
+    if config.get("peft_type") != "LORA" or config.get("megatron_config") or config.get("auto_mapping"):
+        raise ModelError("this is no plain LoRA adapter", where=str(path), fix="use a LoRA adapter")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError("there is no adapter_model.safetensors", where=str(folder), fix="copy the adapter again")
+    return config
+
+
+def fit_embeddings(model: Any, folder: Path) -> None:
+    """Grow the embeddings to the size the adapter was trained with (new control tokens), which PEFT does not do."""
+    trained = read_adapter_config(folder).get("trainable_token_indices") or {}
+    ids = [i for rows in (trained.values() if isinstance(trained, dict) else [trained]) for i in rows]
+    size = max(ids, default=-1) + 1
+    if size > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(size, mean_resizing=False)
+
+
+def check_config(path: Path) -> None:
+    """Raise unless `path` is a model's configuration that runs no code of its own."""
+    if not path.is_file():
+        raise ModelError(
+            "this is not a model folder: it has no config.json",
+            where=str(path.parent),
+            fix="name the folder that pretrain or finetune wrote, for example RUN/model",
+        )
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"not JSON: {error}", where=str(path), fix="the file is damaged: copy the model again"
+        ) from error
+    # Each of these makes transformers load code (CVE-2026-4372 and its kin); none is needed for a model that it knows.
+    attention = str(
+        config.get("_attn_implementation_internal")
+        or config.get("attn_implementation")
+        or config.get("_attn_implementation")
+        or ""
+    )
+    if "auto_map" in config or "/" in attention:
+        raise ModelError(
+            "this model asks to run code of its own, which is never done",
+            where=str(path),
+            fix="use an architecture that transformers knows",
+        )
+    if "model_type" not in config:
+        raise ModelError(
+            "config.json names no model_type: this is no transformers model",
+            where=str(path),
+            fix="name a causal language model",
+        )
+
+
+def save_causal_lm(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write a plain Hugging Face folder (or a PEFT adapter folder), tokenizer and chat template included.
+
+    `weights` are written in place of the model's own, which FSDP may have spread over many processes.
+    """
+    if weights is not None:
+        # Gathered one by one, a matrix that two layers share has lost its kinship: it is still stored once.
+        shared = shared_names(model)
+        weights = {name: tensor for name, tensor in weights.items() if name not in shared}
+    with quiet_transformers():
+        if hasattr(model, "peft_config"):
+            # New rows of the embeddings are saved one by one: PEFT need not ask the hub whether the whole has grown.
+            model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
+        else:
+            model.save_pretrained(str(folder), state_dict=weights)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(folder))
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Put the weights of a folder that `save_causal_lm` wrote back into the same model."""
+    # A large model lies in several files, model-00001-of-00003.safetensors and so on.
+    tensors = {name: tensor for path in folder.glob("model*.safetensors") for name, tensor in load_file(path).items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    # A matrix that two layers share is stored once.
+    missing = [name for name in missing if name not in shared_names(model)]
+    check_complete({"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": []}, str(folder))
+
+
+def shared_names(model: torch.nn.Module) -> set[str]:
+    """Names of parameters that are another name for an earlier one."""
+    return {n for n, _ in model.named_parameters(remove_duplicate=False)} - {n for n, _ in model.named_parameters()}
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """All parameters, shared ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own reports off the screen: what matters in them becomes an error of ours."""
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
+    level, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

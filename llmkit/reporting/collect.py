@@ -1,0 +1,171 @@
+"""Everything that was measured below some folders: runs, evaluations, and what commands printed with --json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmkit.console import warn
+from llmkit.errors import UsageError
+
+LARGEST_DOCUMENT = 32 << 20
+"""Bytes. A larger JSON file is data, not a result."""
+
+SKIPPED = {"checkpoints", "model", "evaluations-cache"}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder, read."""
+
+    name: str
+    path: Path
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    steps: list[dict[str, Any]]
+    """The lines of metrics.jsonl, one per step."""
+    validations: list[dict[str, Any]]
+    """Its lines that carry a validation, as {"step", metric ...}."""
+    samples: list[dict[str, Any]]
+    summary: dict[str, Any]
+    """Empty while the run is not finished."""
+    results: dict[str, Any]
+    """What a baseline came to on its test rows; else empty."""
+
+    @property
+    def kind(self) -> str:
+        """The verb that made the run."""
+        return str(self.recipe.get("kind", "run"))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `llmkit evaluate` wrote."""
+
+    name: str
+    model: str
+    results: list[dict[str, Any]]
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What `llmkit generate --json` printed: prompts and completions."""
+
+    name: str
+    completions: list[dict[str, Any]]
+
+
+@dataclass
+class Collection:
+    """All that was found, each kind in the order in which it was made."""
+
+    runs: list[RunRecord] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    tokenizers: list[dict[str, Any]] = field(default_factory=list)
+    """Documents of `tokenizer evaluate`."""
+    answers: list[Answers] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.evaluations or self.tokenizers or self.answers)
+
+
+def collect(folders: Sequence[Path]) -> Collection:
+    """Read all runs and results below some folders.
+
+    Raises:
+        UsageError: A folder is not there, or there is nothing to report in any of them.
+    """
+    collection = Collection()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                "there is no such folder", where=str(folder), fix="name a run, or a folder that holds runs"
+            )
+        for path in sorted(find_results(folder), key=lambda p: (p.stat().st_mtime_ns, p)):
+            add_result(collection, path, folder)
+    if not collection:
+        names = ", ".join(map(str, folders))
+        raise UsageError("there is no run and no result here", where=names, fix="name a folder that a verb wrote to")
+    return collection
+
+
+def find_results(folder: Path) -> Iterator[Path]:
+    """Files that results are known by: recipe.yaml of runs, and JSON documents outside of them."""
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        if "recipe.yaml" in files and "metrics.jsonl" in files:
+            folders[:] = []
+            yield here / "recipe.yaml"
+            continue
+        folders[:] = sorted(f for f in folders if f not in SKIPPED and not f.startswith("."))
+        # Model folders, tokenizers and prepared data are full of JSON that is no result.
+        if not {"tokenizer_config.json", "config.json", "adapter_config.json", "manifest.json"} & set(files):
+            yield from (here / f for f in files if f.endswith(".json") and not f.startswith("."))
+
+
+def add_result(collection: Collection, path: Path, root: Path) -> None:
+    """Put one result where it belongs; JSON of another kind is left out."""
+    if path.name == "recipe.yaml":
+        collection.runs.append(read_run(path.parent, root))
+        return
+    values = read_document(path)
+    name = path.relative_to(root).with_suffix("").as_posix()
+    if isinstance(values.get("results"), list) and "model" in values:
+        parent = path.parent.relative_to(root).as_posix() if path.name == "results.json" else name
+        environment = values.get("environment") or {}
+        collection.evaluations.append(Evaluation(parent, str(values["model"]), values["results"], environment))
+    elif isinstance(values.get("tokenizers"), list):
+        collection.tokenizers.append(values)
+    elif isinstance(values.get("completions"), list):
+        collection.answers.append(Answers(name, values["completions"]))
+
+
+def read_run(folder: Path, root: Path) -> RunRecord:
+    """A run folder as it is now; it may still be running."""
+    lines = read_lines(folder / "metrics.jsonl")
+    relative = folder.relative_to(root).as_posix()
+    return RunRecord(
+        name=folder.resolve().name if relative == "." else relative,
+        path=folder,
+        recipe=yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {},
+        environment=read_document(folder / "environment.json"),
+        steps=[line for line in lines if "loss" in line],
+        validations=[{"step": line["step"], **line["validation"]} for line in lines if line.get("validation")],
+        samples=read_lines(folder / "samples.jsonl"),
+        summary=read_document(folder / "summary.json"),
+        results=read_document(folder / "results.json"),
+    )
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object; empty when the file is absent or holds something else."""
+    if not path.is_file() or path.stat().st_size > LARGEST_DOCUMENT:
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        warn(f"{path} is left out: it is not JSON ({error})")
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file of lines; a line that is still being written is left out."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict) and "step" in values:
+            found.append(values)
+    return found

@@ -1,0 +1,1 @@
+"""Training: the one loop, its optimizer, its checkpoints and its run folder."""

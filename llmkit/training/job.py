@@ -1,0 +1,87 @@
+"""The processes of a job: one on a laptop, many under `accelerate launch` or torchrun; the code is the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from llmkit.device import pick_device, pick_dtype
+from llmkit.errors import LlmkitError, RecipeError, RunError
+from llmkit.recipe.schema import TrainSection
+
+T = TypeVar("T")
+
+
+def start_job(config: TrainSection) -> Accelerator:
+    """The Accelerator of this process: its device, its rank, its arithmetic.
+
+    Raises:
+        RunError: The launcher was asked for more processes than it started.
+        RecipeError: A tracker that the recipe names is not installed.
+    """
+    check_processes()
+    check_trackers(config)
+    # Matrix products in TF32 are three times faster on GPUs and leave training as it is.
+    torch.set_float32_matmul_precision("high")
+    device = pick_device()
+    uses_bf16 = pick_dtype(config.precision, device) == torch.bfloat16
+    # Without cpu=True, Accelerate would leave the processes of a CPU job unconnected, each alone.
+    accelerator = Accelerator(mixed_precision="bf16" if uses_bf16 else "no", cpu=device.type == "cpu")
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked:
+        raise RunError(
+            f"{asked} processes were started, but only {accelerator.num_processes} work together",
+            where="WORLD_SIZE",
+            fix="start the job with torchrun or accelerate launch",
+        )
+    return accelerator
+
+
+def job_dtype(accelerator: Accelerator) -> torch.dtype:
+    """The number format of the job's matrix products."""
+    return torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+
+
+def check_trackers(config: TrainSection) -> None:
+    """Raise when a tracker that the recipe names is not installed."""
+    for name in config.track:
+        if find_spec(name) is None:
+            fix = "pip install 'llmkit[track]'" if name == "tensorboard" else f"pip install {name}"
+            raise RecipeError(f"the tracker {name} is not installed", where="train.track", fix=fix)
+
+
+def check_processes() -> None:
+    """Raise when `accelerate launch` was asked for several processes and started one.
+
+    `accelerate launch --cpu --num_processes 2` does so without a word: it sets the address at which the processes
+    would meet, but neither their number nor a rank.
+    """
+    asked = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if asked and "WORLD_SIZE" not in os.environ:
+        raise RunError(
+            "several processes were asked for, but accelerate started only this one",
+            where="accelerate launch",
+            fix="on CPUs type: torchrun --standalone --nproc_per_node 2 -m llmkit ...",
+        )
+
+
+def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
+    """What `action` returns on the main process, on every process; an LlmkitError is raised on all of them alike."""
+    box: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box[0] = action()
+        except LlmkitError as error:
+            box[1] = (type(error), error.message, error.where, error.fix)
+    if accelerator.num_processes > 1:
+        box = broadcast_object_list(box)
+    if box[1] is not None:
+        kind, message, where, fix = box[1]
+        raise kind(message, where=where, fix=fix)
+    return box[0]  # type: ignore[no-any-return]

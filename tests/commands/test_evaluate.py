@@ -1,0 +1,179 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = [{"text": f"the model {word} {n}", "label": word} for n in range(6) for word in ("learns", "asks")]
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+def evaluate(run_cli, tmp_path, folder, *arguments, name="out"):
+    result = run_cli("evaluate", "--model", folder, "--output", tmp_path / name, "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def read_items(result):
+    return [json.loads(line) for line in Path(result["items_file"]).read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_file_of_labels_is_scored_with_and_without_shots(run_cli, tmp_path, tiny_model_folder, rows_file):
+    found = evaluate(run_cli, tmp_path, tiny_model_folder, "--task", rows_file, "--shots", "0,2")
+    assert [(r["task"], r["shots"], r["items"], r["chance"]) for r in found["results"]] == [
+        ("rows", 0, 12, 0.5),
+        ("rows", 2, 12, 0.5),
+    ]
+    for result in found["results"]:
+        assert set(result["metrics"]) == {"accuracy", "accuracy_bytes", "accuracy_tokens", "macro_f1"}
+        items = read_items(result)
+        assert [item["id"] for item in items] == [str(n) for n in range(12)]
+        assert {"id", "prediction", "answer", "correct", "choices"} == set(items[0])
+        assert {"text", "log_likelihood", "num_tokens", "num_bytes"} == set(items[0]["choices"][0])
+        right = sum(item["correct"] for item in items) / len(items)
+        assert result["metrics"]["accuracy"]["value"] == pytest.approx(right)
+
+
+def test_scores_do_not_depend_on_the_batch_size(run_cli, tmp_path, tiny_model_folder, rows_file):
+    def likelihoods(tokens):
+        arguments = ("--task", rows_file, "--shots", "2", "--dtype", "fp32", "--batch-tokens", tokens)
+        (result,) = evaluate(run_cli, tmp_path, tiny_model_folder, *arguments, name=f"b{tokens}")["results"]
+        return [choice["log_likelihood"] for item in read_items(result) for choice in item["choices"]]
+
+    assert likelihoods("1") == pytest.approx(likelihoods("4096"), abs=1e-4)
+
+
+def test_a_csv_is_read_by_the_columns_that_were_named(run_cli, tmp_path, tiny_model_folder):
+    path = tmp_path / "exam.csv"
+    path.write_text("q,one,two,right\nthe model?,learns,asks,B\n", encoding="utf-8")
+    columns = ("--question-column", "q", "--choices-column", "one,two", "--answer-column", "right")
+    (result,) = evaluate(run_cli, tmp_path, tiny_model_folder, "--task", path, *columns)["results"]
+    assert (result["kind"], result["items"], result["chance"]) == ("choice", 1, 0.5)
+
+
+def test_free_answers_are_generated_and_compared(run_cli, tmp_path, tiny_model_folder):
+    path = tmp_path / "facts.jsonl"
+    path.write_text(
+        '{"question": "the model", "answer": "learns"}\n{"question": "text", "answer": "token"}\n', encoding="utf-8"
+    )
+    (result,) = evaluate(run_cli, tmp_path, tiny_model_folder, "--task", path)["results"]
+    assert set(result["metrics"]) == {"exact_match", "contains", "f1"}
+    assert result["chance"] is None
+
+
+def test_perplexity_of_a_text_agrees_with_the_measure_of_its_ids(
+    run_cli, tmp_path, tiny_model_folder, tiny_tokenizer, texts
+):
+    import numpy as np
+
+    from llmkit.evaluation.perplexity import measure_stream
+    from llmkit.models.causal_lm import load_causal_lm
+    from llmkit.tokenizer import encode_text, end_of_document_id
+
+    (tmp_path / "t.txt").write_text(texts[0], encoding="utf-8")
+    arguments = ("--task", "perplexity", "--data", tmp_path / "t.txt", "--dtype", "fp32")
+    (result,) = evaluate(run_cli, tmp_path, tiny_model_folder, *arguments)["results"]
+    stream = np.array([end_of_document_id(tiny_tokenizer), *encode_text(tiny_tokenizer, texts[0])])
+    expected = measure_stream(
+        load_causal_lm(tiny_model_folder), stream, len(texts[0].encode()), seq_len=128, batch_size=1
+    )
+    for name, value in expected.items():
+        assert result["metrics"][name]["value"] == pytest.approx(value, abs=1e-4)
+
+
+def test_without_json_the_table_is_on_stdout_and_all_else_on_stderr(run_cli, tmp_path, tiny_model_folder, rows_file):
+    result = run_cli("evaluate", "--model", tiny_model_folder, "--task", rows_file, "--output", tmp_path / "o")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].split() == [
+        "task",
+        "shots",
+        "items",
+        "metric",
+        "value",
+        "+-",
+        "chance",
+        "seconds",
+    ]
+    assert "read as kind label" in result.stderr
+    assert (tmp_path / "o" / "results.json").is_file()
+
+
+def test_results_go_to_a_new_folder_of_evaluations_unless_another_is_named(
+    run_cli, tmp_path, tiny_model_folder, rows_file, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for count in (1, 2):
+        assert run_cli("evaluate", "--model", tiny_model_folder, "--task", rows_file, "--limit", "2").exit_code == 0
+        assert len(list((tmp_path / "evaluations").glob("*/results.json"))) == count
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "python-docs-pakage"), "did you mean 'python-docs-package'"),
+        (("--task", "nowhere.jsonl"), "no such file"),
+        (("--task", "perplexity"), "--data"),
+        (("--task", "python-docs-package", "--question-column", "q"), "--question-column"),
+        (("--task", "python-docs-package", "--shots", "few"), "--shots"),
+        ((), "--task"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_an_error_of_the_user(run_cli, tiny_model_folder, arguments, message):
+    result = run_cli("evaluate", "--model", tiny_model_folder, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_output_folder_that_is_taken_is_refused_before_the_work(run_cli, tmp_path, tiny_model_folder, rows_file):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "kept").write_text("")
+    result = run_cli("evaluate", "--model", tiny_model_folder, "--task", rows_file, "--output", tmp_path / "o")
+    assert result.exit_code == 2
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["kept"]
+
+
+def test_the_built_in_tasks_are_listed_with_kind_metric_and_chance(run_cli):
+    tasks = {task["task"]: task for task in json.loads(run_cli("evaluate", "--list", "--json").stdout)["tasks"]}
+    assert tasks["python-docs-description"]["chance"] == 0.25
+    assert tasks["python-docs-package"]["kind"] == "label"
+
+
+def test_two_processes_give_the_numbers_of_one(run_cli, tmp_path, tiny_model_folder, rows_file):
+    arguments = ["--task", str(rows_file), "--shots", "2", "--dtype", "fp32"]
+    alone = evaluate(run_cli, tmp_path, tiny_model_folder, *arguments, name="alone")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "llmkit", "evaluate", "--model", str(tiny_model_folder), *arguments, "--json"]
+    command += ["--output", str(tmp_path / "both")]
+    job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    workers = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **job, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [worker.communicate(timeout=200) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    together = json.loads(outputs[0][0])
+    assert outputs[1][0] == ""
+    assert together["results"][0]["metrics"] == alone["results"][0]["metrics"]
+    pairs = zip(*(read_items(document["results"][0]) for document in (alone, together)), strict=True)
+    for one, other in pairs:
+        assert (one["id"], one["prediction"]) == (other["id"], other["prediction"])
+        for a, b in zip(one["choices"], other["choices"], strict=True):
+            assert a["log_likelihood"] == pytest.approx(b["log_likelihood"], abs=1e-4)

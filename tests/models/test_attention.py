@@ -1,0 +1,71 @@
+"""Attention by plain products is torch's attention, to bf16's rounding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llmkit.models.attention import NAME, CausalProducts, use_fast_attention
+
+
+@pytest.fixture
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 3, 17, 8, generator=generator) for _ in range(4)]
+
+
+def test_output_and_gradients_equal_torchs_own(tensors):
+    *inputs, weights = tensors
+    results = []
+    for attend in (
+        lambda q, k, v: CausalProducts.apply(q, k, v, 8**-0.5),
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+    ):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = attend(*leaves)
+        (out * weights).sum().backward()
+        results.append([out, *(x.grad for x in leaves)])
+    for ours, torchs in zip(*results, strict=True):
+        assert torch.allclose(ours, torchs, atol=1e-5)
+
+
+def test_it_is_taken_for_bf16_on_a_cpu_only(tiny_model):
+    cpu = torch.device("cpu")
+    assert not use_fast_attention(tiny_model, dtype=torch.float32, device=cpu)
+    assert not use_fast_attention(tiny_model, dtype=torch.bfloat16, device=torch.device("cuda"))
+    assert use_fast_attention(tiny_model, dtype=torch.bfloat16, device=cpu)
+    assert tiny_model.config._attn_implementation == NAME
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_model_trains_with_it_as_without(tiny_tokenizer, grouped, monkeypatch):
+    from llmkit.losses import causal_lm_loss_sum
+    from llmkit.models.causal_lm import build_causal_lm
+    from llmkit.recipe.schema import ModelSection
+
+    section = ModelSection(num_layers=2, hidden_size=64, num_heads=4, num_kv_heads=2 if grouped else None)
+    losses, calls = [], []
+    original = CausalProducts.forward
+    monkeypatch.setattr(CausalProducts, "forward", staticmethod(lambda *a: (calls.append(1), original(*a))[1]))
+    for fast in (False, True):
+        model = build_causal_lm(section, vocab_size=300, seq_len=64, tokenizer=tiny_tokenizer, seed=0)
+        if fast:
+            use_fast_attention(model, dtype=torch.bfloat16, device=torch.device("cpu"))
+        ids = torch.arange(120).reshape(2, 60) % 290
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = causal_lm_loss_sum(model, {"input_ids": ids, "targets": ids.roll(-1, 1)})
+        loss.backward()
+        norm = sum(p.grad.norm() ** 2 for p in model.parameters()) ** 0.5
+        losses.append([loss.item() / 120, norm.item()])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert len(calls) == 2  # once in each layer of the second model
+
+
+def test_padding_and_caches_go_to_torchs_own_attention(tiny_model):
+    ids = torch.arange(20).reshape(2, 10)
+    mask = torch.ones(2, 10, dtype=torch.int64)
+    mask[0, :4] = 0
+    before = tiny_model(input_ids=ids, attention_mask=mask).logits
+    use_fast_attention(tiny_model, dtype=torch.bfloat16, device=torch.device("cpu"))
+    assert torch.allclose(tiny_model(input_ids=ids, attention_mask=mask).logits, before, atol=1e-5)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from llmkit.errors import UsageError
+from llmkit.reporting.collect import collect
+
+
+def test_everything_below_a_folder_is_found(results):
+    found = collect([results])
+    assert {run.name: run.kind for run in found.runs} == {"small": "pretrain", "cnn": "baseline"}
+    assert [evaluation.model for evaluation in found.evaluations] == ["all/small/model"]
+    assert [document["tokenizers"][0]["tokenizer"] for document in found.tokenizers] == ["all/tok"]
+    assert {given.name for given in found.answers} == {"before", "after"}
+
+
+def test_results_stand_in_the_order_in_which_they_were_made(results):
+    os.utime(results / "after.json", (1, 1))
+    assert [given.name for given in collect([results]).answers] == ["after", "before"]
+
+
+def test_steps_and_validations_are_told_apart_and_a_half_written_line_is_left_out(results):
+    run = next(run for run in collect([results]).runs if run.name == "small")
+    assert [line["step"] for line in run.steps] == [1, 2, 3, 4, 5, 6]
+    assert [(line["step"], line["bits_per_byte"]) for line in run.validations] == [(3, 2.0), (6, 1.25)]
+
+
+def test_a_run_may_be_named_itself(results):
+    (run,) = collect([results / "small"]).runs
+    assert run.name == "small"
+
+
+def test_a_run_that_is_not_finished_is_read_as_far_as_it_is(results):
+    for name in ("summary.json", "samples.jsonl", "environment.json"):
+        (results / "small" / name).unlink()
+    run = next(run for run in collect([results]).runs if run.name == "small")
+    assert (run.summary, run.samples, run.environment) == ({}, [], {})
+
+
+def test_json_that_is_no_result_is_left_out(results, capsys):
+    before = collect([results])
+    (results / "notes.json").write_text('{"a": 1}')
+    (results / "list.json").write_text("[1]")
+    (results / "broken.json").write_text("{")
+    (results / "model").mkdir()
+    (results / "model" / "config.json").write_text('{"tokenizers": []}')
+    assert collect([results]) == before
+    assert "broken.json is left out" in capsys.readouterr().err
+
+
+def test_a_folder_with_nothing_to_report_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match="no run and no result"):
+        collect([tmp_path])
+    with pytest.raises(UsageError, match="no such folder"):
+        collect([tmp_path / "none"])

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from llmkit.reporting.collect import collect
+from llmkit.reporting.page import render_page, spread
+
+
+@pytest.fixture
+def page(results):
+    return render_page(collect([results]), title="<Title>", made="today")
+
+
+class Outline(HTMLParser):
+    """Checks that every tag that is opened is closed, and keeps what could ask a server for something."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "input", "hr", "rect", "line", "circle", "polyline"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in {"src", "href", "data", "action", "srcset"}]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_asks_nothing_of_any_server(page):
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    assert all(link.startswith("#") for link in outline.links)
+    assert not re.search(r"https?://|url\(|@import|<script", page)
+
+
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{target}"' in page
+
+
+def test_text_of_models_and_users_is_text(page):
+    assert "&lt;Title&gt;" in page
+    assert "colourless &lt;green&gt; ideas" in page
+    assert "text &lt;3&gt; &amp; more" in page
+
+
+def test_what_was_measured_is_on_the_page(page):
+    for text in ("gzip -9 2.000, xz -9 1.700", "chance 0.250", "majority class 0.100", "What is it?", "1 min 1 s"):
+        assert text in page
+    assert "llmkit pretrain --data &#39;my data&#39;" in page
+    assert page.count("<svg") >= 8
+
+
+def test_answers_to_the_same_question_stand_side_by_side(page):
+    row = next(line for line in page.splitlines() if "What is it?" in line)
+    assert row.count('<div class="text">') == 2
+
+
+def test_samples_are_spread_over_the_run():
+    assert spread([1, 2, 3], 4) == [1, 2, 3]
+    assert spread(list(range(100)), 4) == [0, 33, 66, 99]
+
+
+def test_a_run_that_has_just_begun_has_a_page(results):
+    folder = results / "small"
+    for name in ("summary.json", "samples.jsonl", "environment.json"):
+        (folder / name).unlink()
+    (folder / "metrics.jsonl").write_text("")
+    assert "not finished" in render_page(collect([folder]), title="t", made="today")
+
+
+def test_the_verb_prints_a_table_and_writes_the_page(results, run_cli):
+    result = run_cli("report", results)
+    assert result.exit_code == 0, result.stderr
+    assert "gzip -9 2.000, xz -9 1.700" in result.stdout
+    assert "before  colourless <green> ideas" in result.stdout
+    assert (results / "report.html").read_text().startswith("<!doctype html>")
+    run_cli("report", results, "--output", results / "other.html", "--title", "Mine")
+    assert "<h1>Mine</h1>" in (results / "other.html").read_text()
+
+
+def test_the_verb_prints_one_document_with_json(results, run_cli):
+    document = json.loads(run_cli("report", results, "--json").stdout)
+    assert document["output"] == str(results / "report.html")
+    assert {"group", "what", "measure", "value", "stderr", "beside"} == set(document["figures"][0])
+
+
+def test_the_verb_says_what_is_missing(tmp_path, run_cli):
+    result = run_cli("report", tmp_path)
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,78 @@
+"""Summed losses equal the plain ones, and never make the whole matrix of logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llmkit import losses
+from llmkit.batch import IGNORE_INDEX, count_targets
+from llmkit.losses import causal_lm_loss_sum, has_plain_head, regression_loss_sum, summed_cross_entropy
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 290, (3, 20), generator=generator)
+    targets = torch.randint(0, 290, (3, 20), generator=generator)
+    targets[:, :7] = IGNORE_INDEX
+    return {"input_ids": ids, "targets": targets}
+
+
+def test_chunks_give_the_loss_and_the_gradients_of_the_whole(monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", 1)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(200, 8, generator=generator), torch.randn(50, 8, generator=generator)
+    targets = torch.randint(0, 50, (200,), generator=generator)
+    results = []
+    for loss in (summed_cross_entropy, lambda h, w, t: F.cross_entropy(h @ w.T, t, reduction="sum")):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        total = loss(h, w, targets) * 0.5
+        total.backward()
+        results.append((total.detach(), h.grad, w.grad))
+    for ours, plain in zip(*results, strict=True):
+        assert torch.allclose(ours, plain, atol=1e-3, rtol=1e-5)
+
+
+def test_masked_prompt_adds_nothing_to_the_loss(tiny_model, batch):
+    logits = tiny_model(batch["input_ids"]).logits[:, 7:]
+    expected = F.cross_entropy(logits.flatten(0, 1), batch["targets"][:, 7:].flatten(), reduction="sum")
+    assert causal_lm_loss_sum(tiny_model, batch).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert count_targets(batch) == 3 * 13
+
+
+def test_padding_on_the_right_changes_nothing(tiny_model, batch):
+    padded = {
+        "input_ids": F.pad(batch["input_ids"], (0, 9), value=3),
+        "targets": F.pad(batch["targets"], (0, 9), value=IGNORE_INDEX),
+    }
+    assert causal_lm_loss_sum(tiny_model, padded).item() == pytest.approx(
+        causal_lm_loss_sum(tiny_model, batch).item(), rel=1e-6
+    )
+
+
+def test_a_frozen_head_gets_no_gradient(tiny_model, batch):
+    tiny_model.get_output_embeddings().weight.requires_grad_(False)
+    causal_lm_loss_sum(tiny_model, batch).backward()
+    assert tiny_model.get_output_embeddings().weight.grad is None
+    assert tiny_model.model.layers[0].mlp.up_proj.weight.grad.abs().sum() > 0
+
+
+def test_capped_logits_are_not_taken_for_plain_ones(tiny_tokenizer, batch):
+    from llmkit.models.causal_lm import build_causal_lm
+    from llmkit.recipe.schema import ModelSection
+
+    section = ModelSection(type="cohere", num_layers=1, hidden_size=32, num_heads=2)
+    model = build_causal_lm(section, vocab_size=300, seq_len=32, tokenizer=tiny_tokenizer, seed=0).eval()
+    assert not has_plain_head(model)
+    logits = model(batch["input_ids"]).logits.flatten(0, 1)
+    expected = F.cross_entropy(logits, batch["targets"].flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+    assert causal_lm_loss_sum(model, batch).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_regression_is_summed_over_all_numbers():
+    model = torch.nn.Identity()
+    batch = {"inputs": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "targets": torch.tensor([[0.0, 2.0], [3.0, 7.0]])}
+    assert regression_loss_sum(model, batch).item() == 1 + 9
+    assert count_targets(batch) == 4

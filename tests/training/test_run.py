@@ -1,0 +1,85 @@
+"""The run folder: whose it is, and what is in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from accelerate import Accelerator
+
+from llmkit.errors import RunError, UsageError
+from llmkit.recipe.schema import PretrainRecipe
+from llmkit.training.job import on_main_process
+from llmkit.training.run import open_run
+
+
+@pytest.fixture
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def test_a_run_says_what_it_was_made_with(tmp_path, accelerator):
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator) as run:
+        assert not run.is_continued
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment.keys() >= {"llmkit", "python", "torch", "threads", "processes", "precision", "command"}
+
+
+def test_two_processes_never_write_to_one_run(tmp_path, accelerator):
+    with (
+        open_run(tmp_path / "run", PretrainRecipe(), accelerator),
+        pytest.raises(RunError, match="another process"),
+        open_run(tmp_path / "run", PretrainRecipe(), accelerator),
+    ):
+        pass
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator) as run:
+        assert run.is_continued
+
+
+def test_changed_data_is_refused(tmp_path, accelerator):
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator, inputs={"data": "a"}):
+        pass
+    with (
+        pytest.raises(UsageError, match="contents of the data have changed"),
+        open_run(tmp_path / "run", PretrainRecipe(), accelerator, inputs={"data": "b"}),
+    ):
+        pass
+
+
+def test_lines_after_the_checkpoint_are_forgotten(tmp_path, accelerator):
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator) as run:
+        for step in range(1, 6):
+            run.log({"step": step})
+        run.append("samples.jsonl", {"step": 3, "text": "a\nb"})
+        with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 6, "lo')
+        run.forget_after(3)
+    lines = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [1, 2, 3]
+    assert json.loads((tmp_path / "run" / "samples.jsonl").read_text())["text"] == "a\nb"
+
+
+def test_what_people_were_told_is_in_the_log(tmp_path, accelerator):
+    from llmkit.console import say
+
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator):
+        say("half way there")
+    assert (tmp_path / "run" / "log.txt").read_text() == "half way there\n"
+
+
+def test_an_error_on_the_main_process_is_everybodys(accelerator):
+    def fail():
+        raise UsageError("no", where="here", fix="do")
+
+    with pytest.raises(UsageError, match="here: no"):
+        on_main_process(accelerator, fail)
+    assert on_main_process(accelerator, lambda: 3) == 3
+
+
+def test_characters_that_end_lines_for_python_stay_in_samples(tmp_path, accelerator):
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator) as run:
+        run.sample({"step": 1, "text": "one\u2028two\x85three"})
+        with (tmp_path / "run" / "samples.jsonl").open("ab") as file:
+            file.write(b'{"step": 2, "text": "\xe2\x80')
+        run.forget_after(3)
+    assert json.loads((tmp_path / "run" / "samples.jsonl").read_text())["text"] == "one\u2028two\x85three"
