@@ -21,9 +21,14 @@ LossSum = Callable[[nn.Module, Batch], Tensor]
 
 
 class Rows(Protocol):
-    """Rows that can be stacked by index. `lengths`, where a row has one, lets the loop put like with like."""
+    """Rows that can be stacked by index.
+
+    `lengths`, where a row has one, lets the loop put like with like. A stream has no end that is known: its rows are
+    asked for in their own order, 0, 1, 2 ..., and its `__len__` is 0.
+    """
 
     lengths: Sequence[int] | None
+    is_stream: bool
 
     def __len__(self) -> int: ...
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from llmkit import __version__
 from llmkit.commands import (
     baseline,
+    bench,
     chat,
     data,
     doctor,
@@ -23,6 +24,7 @@ from llmkit.commands import (
     pretrain,
     recipe,
     report,
+    run,
     tokenizer,
 )
 from llmkit.console import is_main_process, paint
@@ -99,6 +101,7 @@ def llmkit(
 
 
 app.command("baseline")(baseline.baseline)
+app.command("bench")(bench.bench)
 app.command("chat")(chat.chat)
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
@@ -109,6 +112,7 @@ app.add_typer(model.app, name="model")
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(recipe.app, name="recipe")
 app.command("report")(report.report)
+app.add_typer(run.app, name="run")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is told where there is no terminal to draw a bar on."""
@@ -59,11 +59,19 @@ def say(text: str = "", *, end: str = "\n") -> None:
             sys.stderr.write(text + end)
             sys.stderr.flush()
         if _log and not text.startswith("\r"):
-            _log[-1].write(re.sub(r"\x1b\[[0-9;]*[mK]", "", text) + end)
-            _log[-1].flush()
+            # A full disk costs lines of the log, nothing else.
+            with suppress(OSError), _log[-1].open("a", encoding="utf-8") as file:
+                file.write(re.sub(r"\x1b\[[0-9;]*[mK]", "", text) + end)
 
 
-_log: list[TextIO] = []
+def shout(text: str) -> None:
+    """Tell people something from whichever process of a job this is."""
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n" if is_main_process() else f"rank {os.environ['RANK']}: {text}\n")
+        sys.stderr.flush()
+
+
+_log: list[Path] = []
 
 
 @contextmanager
@@ -72,12 +80,11 @@ def tee(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with path.open("a", encoding="utf-8") as file:
-        _log.append(file)
-        try:
-            yield
-        finally:
-            _log.pop()
+    _log.append(path)
+    try:
+        yield
+    finally:
+        _log.pop()
 
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

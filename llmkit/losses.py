@@ -8,7 +8,9 @@ Shapes: B rows, T positions, D hidden size, V vocabulary, N targets that count.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,45 +23,87 @@ CHUNK_LOGITS = 1 << 24
 """Most logits that exist at once (64 MiB in fp32): memory stays flat in the vocabulary and in the batch."""
 
 
-def causal_lm_loss_sum(model: nn.Module, batch: Batch) -> Tensor:
+def causal_lm_loss_sum(model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
     """Summed cross-entropy of a causal language model over the targets that count, () float32.
 
     Only positions with a target reach the output head, and their logits are made, used and dropped in chunks.
-    Takes `input_ids` and `targets`, both (B, T) int64, already shifted. Rows are padded on the right, which a causal
-    model cannot see from the left, so no attention mask is needed.
+
+    Args:
+        model: A causal language model of transformers, or PEFT's wrapper around one.
+        batch: `input_ids` and `targets`, both (B, T) int64, already shifted. Rows are padded on the right, which a
+            causal model cannot see from the left, so no attention mask is needed. `position_ids` (B, T), where given,
+            start again with each document of a row, and no document sees another.
+        label_smoothing: Share of each target's probability that is spread evenly over the vocabulary.
+        z_loss: Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, arXiv:2204.02311).
     """
-    input_ids, targets = batch["input_ids"], batch["targets"]
-    if not has_plain_head(model):
-        logits = model(input_ids=input_ids, use_cache=False).logits
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-    hidden = body_of(model)(input_ids=input_ids, use_cache=False).last_hidden_state
+    targets = batch["targets"]
     wanted = targets != IGNORE_INDEX
-    return summed_cross_entropy(hidden[wanted], head_of(model).weight, targets[wanted])
+    inputs = model_inputs(model, batch)
+    if not has_plain_head(model):
+        logits = model(**inputs).logits.view(*targets.shape, -1)[wanted]
+        return plain_cross_entropy(logits, targets[wanted], LossOptions(label_smoothing, z_loss))
+    hidden = body_of(model)(**inputs).last_hidden_state
+    hidden = hidden.view(*targets.shape, -1)[wanted]
+    options = LossOptions(label_smoothing, z_loss, is_compiled=is_compiled(model))
+    return summed_cross_entropy(hidden, head_of(model).weight, targets[wanted], options)
 
 
-def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What a forward pass takes of a batch."""
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False}
+    positions = batch.get("position_ids")
+    if positions is None:
+        return inputs
+    if "flash" in unwrap(model).config._attn_implementation:
+        # Flash kernels tell documents apart by their positions, in one long row only.
+        return {**inputs, "input_ids": inputs["input_ids"].reshape(1, -1), "position_ids": positions.reshape(1, -1)}
+    return {**inputs, "position_ids": positions}
+
+
+class LossOptions(NamedTuple):
+    """What is added to cross-entropy (see `causal_lm_loss_sum`), and whether its passes over logits are compiled."""
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    is_compiled: bool = False
+
+
+PLAIN = LossOptions()
+
+
+def plain_cross_entropy(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
+    """The sum from logits (N, V) that exist as a whole, by torch's own means."""
+    logits = logits.float()
+    loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=options.label_smoothing)
+    return loss + options.z_loss * logits.logsumexp(-1).square().sum() if options.z_loss else loss
+
+
+def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, options: LossOptions = PLAIN) -> Tensor:
     """Summed cross-entropy of `hidden @ weight.T` against `targets`, without the whole (N, V) matrix of logits.
 
     Args:
         hidden: (N, D) outputs of the last layer.
         weight: (V, D) of the output head.
         targets: (N,) int64.
+        options: What is added, and how it is computed.
     """
-    dtype = (
-        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
-    )
-    return ChunkedCrossEntropy.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call, no-any-return]
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    if not torch.is_grad_enabled():
+        weight = weight.detach()
+    return ChunkedCrossEntropy.apply(hidden, weight, targets, dtype, options)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Cross-entropy whose forward also makes the gradients, one chunk of logits after the other."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, options: LossOptions
+    ) -> Tensor:
         """The summed loss; products in `dtype`, softmax and sums in fp32."""
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        measure = compiled_loss_and_grad() if options.is_compiled else loss_and_grad
         rows = max(64, CHUNK_LOGITS // weight.shape[0])
         head = weight.to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -68,14 +112,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), rows):
             part, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows]
             with torch.autocast(hidden.device.type, enabled=False):
-                log_shares = torch.log_softmax(part @ head.T, dim=-1, dtype=torch.float32)
-                loss -= log_shares.gather(1, wanted[:, None]).sum()
+                logits = part @ head.T
                 if grad_hidden is None and grad_weight is None:
+                    loss += plain_cross_entropy(logits, wanted, options)
                     continue
-                # d loss / d logits = softmax - one-hot, in the memory of the logarithms.
-                shares = log_shares.exp_()
-                shares[torch.arange(len(wanted), device=shares.device), wanted] -= 1.0
-                grad_logits = shares.to(dtype)
+                total, grad_logits = measure(logits, wanted, options.label_smoothing, options.z_loss)
+                loss += total
                 if grad_hidden is not None:
                     grad_hidden[start : start + rows] = grad_logits @ head
                 if grad_weight is not None:
@@ -90,8 +132,42 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grads[0]
         if grad_weight is not None:
-            grad_weight = (grad_weight * scale).to(ctx.weight_dtype)
-        return None if grad_hidden is None else grad_hidden * scale.to(grad_hidden.dtype), grad_weight, None, None
+            grad_weight = grad_weight.mul_(scale).to(ctx.weight_dtype)
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.mul_(scale.to(grad_hidden.dtype))
+        return grad_hidden, grad_weight, None, None, None
+
+
+def loss_and_grad(logits: Tensor, targets: Tensor, smoothing: float, z_loss: float) -> tuple[Tensor, Tensor]:
+    """Summed loss in fp32 and its gradient in the format of the logits; logits (N, V), targets (N,)."""
+    targets = targets[:, None]
+    log_shares = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    at_target = log_shares.gather(1, targets)
+    loss = -(1 - smoothing) * at_target.sum()
+    even, pull = smoothing / logits.shape[1], None
+    if smoothing:
+        loss = loss - even * log_shares.sum()
+    if z_loss:
+        # What a log-share lacks of its logit is the logarithm of the softmax's denominator.
+        log_total = logits.gather(1, targets).float() - at_target
+        loss = loss + z_loss * log_total.square().sum()
+        pull = 1 + 2 * z_loss * log_total
+    # d loss / d logits = softmax - smoothed one-hot; shares take the memory of the logarithms.
+    at_target = at_target.exp()
+    shares = log_shares.exp_()
+    if pull is not None:
+        shares, at_target = shares.mul_(pull), at_target * pull
+    if smoothing:
+        shares = shares.sub_(even)
+    # Rounded once, as a difference: close to 1, a share in bf16 could not tell what is left to learn.
+    own = (at_target - even - (1 - smoothing)).to(logits.dtype)
+    return loss, shares.to(logits.dtype).scatter_(1, targets, own)
+
+
+@functools.cache
+def compiled_loss_and_grad() -> Callable[..., tuple[Tensor, Tensor]]:
+    """The same in two passes over the logits instead of six."""
+    return torch.compile(loss_and_grad)
 
 
 def unwrap(model: nn.Module) -> Any:
@@ -109,6 +185,11 @@ def body_of(model: nn.Module) -> Any:
 def head_of(model: nn.Module) -> Any:
     """The output head: hidden states to logits."""
     return unwrap(model).get_output_embeddings()
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the body of `model` was compiled."""
+    return getattr(body_of(model), "_compiled_call_impl", None) is not None
 
 
 _plain_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

@@ -57,8 +57,8 @@ WORDS = (
 SHORT_WORDS = r"[\s\S]{1,64}"
 MAX_WORD_BYTES = 4 * 64
 
-TRAINING_PIECE = 1 << 16
-"""Characters of a long document handed to the trainer at a time: it needs some 40 bytes for each of them."""
+TRAINING_PIECE = 1 << 14
+"""Characters of a long document handed to the trainer at a time: a tenth faster than four times as many."""
 
 DOCUMENT_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>")
 TURN_ENDS = (END_OF_TURN, "<|eot_id|>", "<end_of_turn>", "<|end|>")
@@ -289,15 +289,10 @@ def train_tokenizer(
     tokenizer. The vocabulary is smaller than asked for when the texts hold too little that repeats.
 
     Raises:
-        UsageError: The vocabulary has no room for the 256 bytes and the control tokens, or there is no such algorithm.
+        UsageError: The vocabulary is too small, or there is no such algorithm.
         DataError: There is no text.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise UsageError(
-            f"a vocabulary of {vocab_size} has no room for the 256 bytes and {len(CONTROL_TOKENS)} control tokens",
-            where="--vocab-size",
-            fix=f"give at least {SMALLEST_VOCABULARY}; 4096 suits a model of some million parameters",
-        )
+    check_vocab_size(vocab_size)
     backend, trainer = build_trainer(algorithm, vocab_size)
     patterns = (WORDS, SHORT_WORDS) if algorithm == "wordpiece" else (WORDS,)
     splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in patterns]
@@ -310,6 +305,16 @@ def train_tokenizer(
     elif algorithm == "unigram":
         backend.model = settle_unigram(backend)
     return wrap_tokenizer(backend)
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Raise if a vocabulary has no room for what each of our tokenizers has."""
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise UsageError(
+            f"a vocabulary of {vocab_size} has no room for the 256 bytes and {len(CONTROL_TOKENS)} control tokens",
+            where="--vocab-size",
+            fix=f"give at least {SMALLEST_VOCABULARY}; 4096 suits a model of some million parameters",
+        )
 
 
 def build_trainer(algorithm: Algorithm, vocab_size: int) -> tuple[Tokenizer, Any]:

@@ -92,8 +92,15 @@ def test_files_that_are_linked_are_there():
 
 
 def test_the_task_file_that_is_shown_is_one():
-    shown = [yaml.safe_load(block) for block in blocks("yaml")]
+    shown = [values for values in map(yaml.safe_load, blocks("yaml")) if "kind" in values]
     assert [TaskFile(**values).kind for values in shown] == ["choice"]
+
+
+def test_the_parts_of_recipes_that_are_shown_are_valid():
+    from llmkit.recipe.schema import PretrainRecipe
+
+    shown = [values for values in map(yaml.safe_load, blocks("yaml")) if "kind" not in values]
+    assert len([PretrainRecipe(**values) for values in shown]) == 2
 
 
 def test_the_rows_that_are_shown_are_read(tmp_path, capsys):
@@ -110,5 +117,5 @@ def test_the_rows_that_are_shown_are_read(tmp_path, capsys):
 def test_the_reference_lists_every_command():
     reference = README.partition("## Commands")[2]
     for words in FROM_README:
-        if words[0] not in {"data", "recipe", "model", "tokenizer"}:
+        if words[0] not in {"data", "recipe", "model", "run", "tokenizer"}:
             assert f"<code>llmkit {words[0]}</code>" in reference

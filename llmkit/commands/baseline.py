@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.commands.options import AsJson, DryRun, Output, Overrides, RecipeArgument, Resume
+from llmkit.commands.options import (
+    AsJson,
+    DryRun,
+    Extend,
+    Fresh,
+    Output,
+    Overrides,
+    RecipeArgument,
+    RequireExact,
+    Resume,
+    TimeLimit,
+)
 from llmkit.console import format_table, say, write, write_json
 from llmkit.errors import UsageError
 
@@ -20,8 +31,8 @@ if TYPE_CHECKING:
     from llmkit.data.labelled import LabelledData
     from llmkit.models.baselines import BaselineSpec
     from llmkit.recipe.schema import BaselineRecipe
-    from llmkit.training.loop import TrainSummary
-    from llmkit.training.run import Run
+    from llmkit.training.run import Run, RunOptions
+    from llmkit.training.session import TrainSummary
 
 RESULTS = "results.json"
 MOST_CLASSES_SHOWN = 12
@@ -37,6 +48,10 @@ def baseline(
     output: Output = None,
     overrides: Overrides = None,
     resume: Resume = False,
+    extend: Extend = False,
+    fresh: Fresh = False,
+    time_limit: TimeLimit = None,
+    require_exact: RequireExact = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -59,8 +74,10 @@ def baseline(
     from llmkit.recipe.load import load_recipe, saved_recipe
     from llmkit.recipe.schema import BaselineRecipe
     from llmkit.training.job import start_job
+    from llmkit.training.run import run_options
 
-    source = recipe or saved_recipe(output, resume=resume)
+    options = run_options(resume=resume, extend=extend, fresh=fresh, time_limit=time_limit, require_exact=require_exact)
+    source = recipe or saved_recipe(output, resume=options.is_resumed)
     settings = load_recipe(
         BaselineRecipe, source, overrides or [], {"model.kind": ("--kind", kind), "data.source": ("--data", data)}
     )
@@ -80,7 +97,7 @@ def baseline(
             write_json(plan)
         return
     experiment = Experiment(settings, labelled, spec, model)
-    run_baseline(experiment, output, accelerator, resume=resume, as_json=as_json)
+    run_baseline(experiment, output, accelerator, options=options, as_json=as_json)
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ class Experiment:
 
 
 def run_baseline(
-    experiment: Experiment, output: Path, accelerator: Accelerator, *, resume: bool, as_json: bool
+    experiment: Experiment, output: Path, accelerator: Accelerator, *, options: RunOptions, as_json: bool
 ) -> None:
     """Open the run, train, test, and tell what came out."""
     from llmkit.losses import classification_loss_sum, regression_loss_sum
@@ -104,7 +121,7 @@ def run_baseline(
 
     settings, labelled, model = experiment.settings, experiment.labelled, experiment.model
     rows, is_classes = labelled.splits, labelled.task == "classification"
-    with open_run(output, settings, accelerator, resume=resume, inputs={"data": labelled.content_hash}) as run:
+    with open_run(output, settings, accelerator, options=options, inputs={"data": labelled.content_hash}) as run:
         summary = earlier_summary(run) or train(
             model,
             rows["train"],

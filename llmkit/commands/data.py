@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llmkit.console import format_seconds, format_table, has_colors, paint, say, write, write_json
+from llmkit.console import Progress, format_seconds, format_table, has_colors, paint, say, write, write_json
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from llmkit.data.document import Document
     from llmkit.data.show import ShownRow
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare text for training, and look at it.")
@@ -24,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 @app.command("prepare")
 def prepare_data(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="What to read, as below.")],
-    tokenizer: Annotated[str, typer.Option(help="Tokenizer or model folder, or a hub name.")],
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer or model folder, or a hub name; or: bytes, chars.")],
     output: Annotated[Path, typer.Option(help="Folder to make.")],
     text_column: Annotated[
         str | None, typer.Option(metavar="C", help="Column that holds the text; found by its name unless given.")
@@ -32,6 +34,13 @@ def prepare_data(
     validation: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of the documents that is held out, chosen by their content.")
     ] = 0.01,
+    dedupe: Annotated[
+        Literal["none", "exact", "near"],
+        typer.Option(help="Leave out texts that were there before: exact to the letter, near with some words changed."),
+    ] = "none",
+    min_length: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Leave out documents of fewer than N characters.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Tokenize text into memory-mapped arrays, with all cores and flat memory.
@@ -43,6 +52,8 @@ def prepare_data(
       llmkit data prepare reviews.csv --text-column review --tokenizer tok --output data
       zcat dump.txt.gz | llmkit data prepare - --tokenizer tok --output data --validation 0.05
       llmkit data prepare hf:roneneldan/TinyStories@train --tokenizer tok --output data
+      llmkit data prepare crawl/ --dedupe near --min-length 200 --tokenizer tok --output data
+      llmkit data prepare shakespeare.txt --tokenizer chars --output data
 
     \b
     INPUT is any number of
@@ -52,20 +63,72 @@ def prepare_data(
       -         standard input: plain text, or JSON lines with --text-column
       python-docs                       the built-in data, with its own train, validation and test split
       hf:owner/name[:config][@split]    a data set of the hub
+
+    --tokenizer bytes has a token for each byte, and chars for each character of INPUT, which is read twice then; both
+    give every text back exactly.
+
+    Nothing is left out unless asked for, but documents without text; all that is left out is counted by reason. Of
+    duplicates the first one stays. Memory grows with the number of documents then: by 100 bytes for each with exact, by
+    3 KB with near (which needs `pip install "llmkit[dedupe]"`).
     """
     from llmkit.data.prepare import prepare
     from llmkit.files import check_output_free
-    from llmkit.tokenizer import load_tokenizer
 
     check_output_free(output)
-    result = prepare(inputs, load_tokenizer(tokenizer), output, text_column=text_column, validation=validation)
+    result = prepare(
+        inputs,
+        find_tokenizer(tokenizer, inputs, text_column),
+        output,
+        text_column=text_column,
+        validation=validation,
+        dedupe=dedupe,
+        min_length=min_length,
+    )
     if as_json:
         write_json(result)
         return
     counts = result["splits"].items()
     rows = [[name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['bytes']:,}"] for name, s in counts]
     say(format_table(["split", "documents", "tokens", "bytes"], rows))
+    for line in describe_documents(result["dropped"], result["quality"]):
+        say(line)
+    if result["quality"]["documents_with"]["copies"] and dedupe == "none":
+        say("--dedupe exact leaves out what is equal to one before")
     say(f"{result['bytes_per_token']:.2f} bytes per token, {format_seconds(result['seconds'])}: {output}")
+
+
+def find_tokenizer(name: str, inputs: list[str], text_column: str | None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder or of the hub, or that of bytes, or of the characters of the inputs."""
+    from llmkit.alphabet import bytes_tokenizer, chars_tokenizer, count_characters, is_named
+    from llmkit.data.documents import read_documents
+    from llmkit.tokenizer import load_tokenizer
+
+    if not is_named(name):
+        return load_tokenizer(name)
+    if name == "bytes":
+        return bytes_tokenizer()
+    if "-" in inputs:
+        fix = "write it to a file first, or make the tokenizer with `llmkit tokenizer train --algorithm chars`"
+        raise UsageError("stdin is read once, and the characters are found in a first pass", where="-", fix=fix)
+    with Progress("finding the characters", unit="documents") as progress:
+        characters = list(count_characters(watch(read_documents(inputs, text_column=text_column), progress)))
+    say(f"{len(characters):,} characters, a token for each")
+    return chars_tokenizer(characters)
+
+
+def watch(documents: Iterable[Document], progress: Progress) -> Iterator[str]:
+    """The texts of documents, counted as they pass."""
+    for document in documents:
+        progress.update()
+        yield document.text
+
+
+def describe_documents(dropped: dict[str, dict[str, Any]], quality: dict[str, Any]) -> list[str]:
+    """What was left out of the documents, and what the others are like."""
+    from llmkit.data.quality import describe_quality
+    from llmkit.data.selection import describe_dropped
+
+    return [*describe_dropped(dropped), *describe_quality(quality)]
 
 
 @app.command("show")
@@ -90,17 +153,19 @@ def show_data(
 
     Trained tokens are green on a terminal and [in brackets] elsewhere; the others are dim, and divided by |.
     """
+    about: dict[str, Any] = {}
     if is_prepared_folder(data):
         shown = show_prepared(Path(data), split=split, seq_len=seq_len, limit=number)
+        about = preparation_of(Path(data))
     elif is_dialogue(data):
         shown = show_dialogues(data, model or tokenizer, limit=number)
     else:
         shown = show_documents(data, tokenizer or model, limit=number)
     rows, statistics, used = shown
     if as_json:
-        write_json({"rows": [row.to_json(used) for row in rows], "statistics": statistics})
+        write_json({"rows": [row.to_json(used) for row in rows], "statistics": statistics, **about})
         return
-    write(format_statistics(statistics))
+    write("\n".join([format_statistics(statistics), *(describe_documents(**about) if about else [])]))
     for count, row in enumerate(rows, 1):
         trained = sum(row.trained)
         write(f"\n{paint(f'row {count}', 'bold', stream=sys.stdout)}: {len(row.input_ids)} tokens, {trained} trained")
@@ -144,6 +209,17 @@ def show_prepared(folder: Path, *, split: str, seq_len: int, limit: int) -> Show
         split = prepared.splits[0]
     rows = prepared_rows(prepared, split, seq_len=seq_len, limit=limit)
     return rows, prepared_statistics(prepared), prepared.tokenizer
+
+
+def preparation_of(folder: Path) -> dict[str, Any]:
+    """{"dropped", "quality"} of a prepared folder; nothing of one that an older llmkit wrote."""
+    from llmkit.data.prepared import open_prepared
+    from llmkit.data.selection import add_up
+
+    manifest = open_prepared(folder).manifest
+    if "quality" not in manifest:
+        return {}
+    return {"dropped": add_up([source["dropped"] for source in manifest["sources"]]), "quality": manifest["quality"]}
 
 
 def show_dialogues(source: str, model: str | None, *, limit: int) -> Shown:

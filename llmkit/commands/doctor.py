@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -174,18 +173,11 @@ def cpu_quota() -> float | None:
 
 
 def memory_gb() -> tuple[float | None, float | None]:
-    """Memory in all and free, within a container's limit, in GB; None where the system does not tell."""
-    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", read_text("/proc/meminfo"), re.MULTILINE))
-    if "MemTotal" not in info:
-        try:
-            return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1), None
-        except (ValueError, OSError, AttributeError):
-            return None, None
-    total, free = int(info["MemTotal"]) * 1024, int(info.get("MemAvailable", 0)) * 1024
-    limit, used = (read_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
-    if limit.isdigit() and used.isdigit() and int(limit) < total:
-        total, free = int(limit), min(free, int(limit) - int(used))
-    return round(total / 1e9, 1), round(free / 1e9, 1)
+    """Memory in all and free, within all limits, in GB; None where the system does not tell."""
+    from llmkit.machine import main_memory
+
+    total, available = (size if size is None else round(size / 1e9, 1) for size in main_memory())
+    return total, available
 
 
 def list_gpus() -> list[dict[str, Any]]:
@@ -257,12 +249,12 @@ def measure_torch() -> dict[str, Any]:
     """What torch itself sees, and how fast it multiplies matrices here."""
     import torch
 
-    from llmkit.device import has_bf16, pick_device
+    from llmkit.device import has_bf16, measure_matrix_rate, pick_device
 
     device = pick_device()
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    speeds = {name: round(time_product(device, dtype), 1) for name, dtype in types.items()}
+    speeds = {name: round(measure_matrix_rate(device, dtype) / 1e9, 1) for name, dtype in types.items()}
     return {
         "version": torch.__version__,
         "device": str(device),
@@ -271,22 +263,6 @@ def measure_torch() -> dict[str, Any]:
         "bf16": has_bf16(device),
         "gflops": speeds,
     }
-
-
-def time_product(device: Any, dtype: Any) -> float:
-    """GFLOP/s of a product of two square matrices: the best of some tries, a third of a second in all."""
-    import torch
-
-    size = 1024 if device.type == "cpu" else 8192
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best, end = float("inf"), time.perf_counter() + 0.3
-    left @ right
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        # Reading one number waits for the device.
-        float((left @ right)[0, 0])
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e9
 
 
 def show(found: dict[str, Any]) -> None:

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from llmkit.commands.options import AsJson, DryRun, Output, Overrides, RecipeArgument, Resume
+from llmkit.commands.options import (
+    AsJson,
+    DryRun,
+    Extend,
+    Fresh,
+    Output,
+    Overrides,
+    RecipeArgument,
+    RequireExact,
+    Resume,
+    TimeLimit,
+)
+from llmkit.commands.plan import Effort, plan_tuning, show_tuning
 from llmkit.console import for_terminal, say, warn, write_json
 from llmkit.errors import ModelError, UsageError
 
@@ -21,7 +33,7 @@ if TYPE_CHECKING:
     from llmkit.data.dialogue_set import Account
     from llmkit.generation.generate import Completion
     from llmkit.recipe.schema import FinetuneRecipe
-    from llmkit.training.run import Run
+    from llmkit.training.run import Run, RunOptions
 
 LONGEST_SAMPLE = 200
 """New tokens of an answer that is sampled during training."""
@@ -55,6 +67,14 @@ class Material:
         return {account.name: account.to_json() for account in self.accounts}
 
 
+class Planned(NamedTuple):
+    """What is tuned and on what, and what that will take."""
+
+    material: Material
+    plan: dict[str, Any]
+    effort: Effort
+
+
 def finetune(
     recipe: RecipeArgument = None,
     model: Annotated[str | None, typer.Option(help="Model folder or hub name.")] = None,
@@ -62,6 +82,10 @@ def finetune(
     output: Output = None,
     overrides: Overrides = None,
     resume: Resume = False,
+    extend: Extend = False,
+    fresh: Fresh = False,
+    time_limit: TimeLimit = None,
+    require_exact: RequireExact = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,20 +106,24 @@ def finetune(
     from llmkit.recipe.load import load_recipe, saved_recipe
     from llmkit.recipe.schema import FinetuneRecipe
     from llmkit.training.job import start_job
+    from llmkit.training.run import run_options
 
+    options = run_options(resume=resume, extend=extend, fresh=fresh, time_limit=time_limit, require_exact=require_exact)
     flags = {"model.source": ("--model", model), "data.source": ("--data", data)}
-    settings = load_recipe(FinetuneRecipe, recipe or saved_recipe(output, resume=resume), overrides or [], flags)
+    settings = load_recipe(
+        FinetuneRecipe, recipe or saved_recipe(output, resume=options.is_resumed), overrides or [], flags
+    )
     check_settings(settings, output, dry_run=dry_run)
     accelerator = start_job(settings.train)
     material = gather(settings)
-    plan = describe_plan(settings, material, accelerator)
-    show_plan(plan)
+    plan, effort = plan_tuning(settings, material, accelerator)
+    show_tuning(plan)
     if dry_run or output is None:
         show_first_row(material)
         if as_json:
             write_json({**plan, "data": material.report})
         return
-    run_tuning(settings, material, output, accelerator, resume=resume, as_json=as_json)
+    run_tuning(settings, Planned(material, plan, effort), output, accelerator, options=options, as_json=as_json)
 
 
 def check_settings(settings: FinetuneRecipe, output: Path | None, *, dry_run: bool) -> None:
@@ -228,37 +256,46 @@ def choose_questions(
 
 def run_tuning(
     settings: FinetuneRecipe,
-    material: Material,
+    planned: Planned,
     output: Path,
     accelerator: Accelerator,
     *,
-    resume: bool,
+    options: RunOptions,
     as_json: bool,
 ) -> None:
     """Open the run, train, and tell what came out."""
+    from functools import partial
+
     from llmkit.losses import causal_lm_loss_sum
     from llmkit.models.causal_lm import load_weights, save_causal_lm
+    from llmkit.models.compile import use_engine
     from llmkit.models.lora import load_adapter_weights
     from llmkit.models.vocabulary import content_hash
     from llmkit.training.loop import conclude, earlier_summary, train
     from llmkit.training.run import open_run
 
-    model, tokenizer = material.model, material.tokenizer
+    material, plan, effort = planned
+    model, tokenizer, config = material.model, material.tokenizer, settings.train
+    use_engine(model, effort.engine, config, is_ragged=True)
     load = load_adapter_weights if settings.method == "lora" else load_weights
     inputs = {"model": content_hash(str(settings.model.source)), "data": material.train.content_hash}
-    with open_run(output, settings, accelerator, resume=resume, inputs=inputs) as run:
+    with open_run(output, settings, accelerator, options=options, inputs=inputs) as run:
+        run.fingerprint |= effort.engine.to_json()
         run.write_json("data-report.json", material.report)
+        run.write_json("plan.json", plan)
         summary = earlier_summary(run) or train(
             model,
             material.train,
-            causal_lm_loss_sum,
-            settings.train,
+            partial(causal_lm_loss_sum, label_smoothing=config.label_smoothing, z_loss=config.z_loss),
+            config,
             run,
             accelerator=accelerator,
             save_model=lambda folder, weights: save_causal_lm(model, tokenizer, folder, weights),
             load_model=lambda folder: load(model, folder),
             validate=validation(settings, material),
             sample=sampler(settings, material, run),
+            flops_per_token=effort.flops_per_token,
+            matrix_rate=effort.matrix_rate,
         )
         conclude(summary, run, as_json=as_json, extra={"method": settings.method, "data": material.report})
 
@@ -266,12 +303,19 @@ def run_tuning(
 def validation(settings: FinetuneRecipe, material: Material) -> Callable[[], Mapping[str, float]] | None:
     """Nats per token and bits per byte over the answers of the held-out rows; None without any."""
     from llmkit.evaluation.held_out import measure_rows
+    from llmkit.models.compile import uncompiled
+    from llmkit.training.step import rows_per_forward
 
     rows = material.validation
     if rows is None:
         return None
-    size = settings.train.micro_batch_size or settings.train.batch_size
-    return lambda: measure_rows(material.model, rows, num_bytes=sum(rows.num_bytes), batch_size=size)
+    size = rows_per_forward(settings.train)
+
+    def validate() -> dict[str, float]:
+        with uncompiled(material.model):
+            return measure_rows(material.model, rows, num_bytes=sum(rows.num_bytes), batch_size=size)
+
+    return validate
 
 
 def sampler(settings: FinetuneRecipe, material: Material, run: Run) -> Callable[[int], None] | None:
@@ -298,11 +342,12 @@ def ask(material: Material, seed: int) -> list[Completion]:
     from llmkit.data.dialogue import end_of_turn_ids
     from llmkit.generation.generate import generate_ids
     from llmkit.generation.sampling import SamplingConfig
+    from llmkit.models.compile import uncompiled
     from llmkit.tokenizer import stop_ids
 
-    tokenizer = material.tokenizer
+    tokenizer, kind = material.tokenizer, next(material.model.parameters()).device.type
     # Autocast would turn all frozen weights into bf16 anew for every token.
-    with torch.autocast(next(material.model.parameters()).device.type, enabled=False):
+    with uncompiled(material.model), torch.autocast(kind, enabled=False):
         return generate_ids(
             material.model,
             [question.ids for question in material.questions],
@@ -312,37 +357,6 @@ def ask(material: Material, seed: int) -> list[Completion]:
             seed=seed,
             tokenizer=tokenizer,
         )
-
-
-def describe_plan(settings: FinetuneRecipe, material: Material, accelerator: Accelerator) -> dict[str, Any]:
-    """What the run will be, before it is."""
-    from llmkit.models.causal_lm import count_parameters
-    from llmkit.training.step import plan_steps
-
-    config, rows = settings.train, len(material.train)
-    steps = plan_steps(config, rows)
-    return {
-        "model": settings.model.source,
-        "method": settings.method,
-        "parameters": count_parameters(material.model),
-        "trained_parameters": sum(p.numel() for p in material.model.parameters() if p.requires_grad),
-        "trained_tokens": material.trained_tokens,
-        "rows": rows,
-        "steps": steps,
-        "epochs": round(steps * config.batch_size / rows, 3),
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "precision": "bf16" if accelerator.mixed_precision == "bf16" else "fp32",
-    }
-
-
-def show_plan(plan: Mapping[str, Any]) -> None:
-    """The plan in two lines."""
-    say(
-        f"{plan['model']}: {plan['parameters']:,} parameters, {plan['trained_parameters']:,} trained "
-        f"({plan['method']}); {plan['device']} x {plan['processes']}, {plan['precision']}"
-    )
-    say(f"{plan['steps']:,} steps over {plan['rows']:,} rows: {plan['epochs']:.2f} epochs")
 
 
 def show_first_row(material: Material) -> None:

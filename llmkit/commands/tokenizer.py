@@ -7,7 +7,6 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,11 +31,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from llmkit.data.documents import Document
+    from llmkit.tokenizer import Algorithm
 
 app = typer.Typer(help="Train a tokenizer, measure tokenizers, see how one cuts a text.", no_args_is_help=True)
 
-SAMPLE_CHARACTERS = 2 << 20
-"""Training text that is kept, evenly spaced, to tell the bytes per token."""
+DEFAULT_SIZE = 4096
+"""Tokens of a vocabulary that is trained."""
 
 MOST_FILES = 20
 """Files that the table of `evaluate` shows; --json has all of them."""
@@ -49,16 +49,24 @@ ColumnOption = Annotated[
 
 @app.command()
 def train(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, -, python-docs, hf:owner/name.")
-    ],
     output: Annotated[Path, typer.Option(help="Folder to write: a Hugging Face tokenizer.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Files, folders, globs, -, python-docs, hf:owner/name. None for bytes."),
+    ] = None,
     algorithm: Annotated[
-        Literal["bpe", "unigram", "wordpiece"], typer.Option(help="How tokens are found; all of them are lossless.")
+        Literal["bpe", "unigram", "wordpiece", "bytes", "chars"],
+        typer.Option(
+            help="How tokens are found; all of them are lossless. bytes and chars are there without training."
+        ),
     ] = "bpe",
     vocab_size: Annotated[
-        int, typer.Option(help="Tokens, the 256 bytes and 4 control tokens among them. Small models want few.")
-    ] = 4096,
+        int | None,
+        typer.Option(
+            help="Tokens, the 256 bytes and 4 control tokens among them: 4096 unless given, with chars as many as the "
+            "text needs. Small models want few."
+        ),
+    ] = None,
     max_bytes: Annotated[
         int,
         typer.Option(help="Learn from at most about this much text; of more, documents are left out evenly.", min=1),
@@ -73,26 +81,30 @@ def train(
       llmkit tokenizer train python-docs --output tok
       llmkit tokenizer train books/ "notes/*.md" --output tok --vocab-size 8192
       zcat dump.jsonl.gz | llmkit tokenizer train - --text-column body --output tok
+      llmkit tokenizer train shakespeare.txt --algorithm chars --output tok
+      llmkit tokenizer train --algorithm bytes --output tok
 
     Byte-level: every text comes back exactly, whatever the algorithm, and nothing is unknown. It has the control tokens
     <|endoftext|> (end of a document), <|im_start|>, <|im_end|> (end of a turn), <|pad|>, and a ChatML chat template.
+    With chars each character of the text is a token; those that it does not have are written as bytes.
     """
+    from llmkit.data.budget import Feed, Sample
     from llmkit.data.documents import read_documents
     from llmkit.files import check_output_free, new_folder
-    from llmkit.tokenizer import train_tokenizer
 
     check_output_free(output)
     begin = time.monotonic()
     sample = Sample()
-    documents = read_documents(inputs, text_column=text_column)
     with Progress("reading", unit="documents") as progress:
         feed = Feed(progress, sample, max_bytes)
-        tokenizer = train_tokenizer(feed.texts(documents), algorithm=algorithm, vocab_size=vocab_size)
+        documents = read_documents(check_inputs(inputs or [], algorithm), text_column=text_column)
+        tokenizer, num_characters = make_tokenizer(feed.texts(documents), algorithm, vocab_size)
     result = {
         "output": str(output),
         "algorithm": algorithm,
         "vocab_size": len(tokenizer),
-        "bytes_per_token": sample.bytes_per_token(tokenizer),
+        "characters": num_characters,
+        "bytes_per_token": bytes_per_token(tokenizer, sample.texts),
         "documents": feed.num_documents,
         "bytes": feed.num_bytes,
         "bytes_learned_from": feed.num_kept,
@@ -100,80 +112,67 @@ def train(
     }
     with new_folder(output) as folder:
         tokenizer.save_pretrained(folder)
-    tell_training(result, vocab_size)
+    tell_training(result)
     if as_json:
         write_json(result)
 
 
-def tell_training(result: dict[str, Any], vocab_size: int) -> None:
+def check_inputs(inputs: list[str], algorithm: str) -> list[str]:
+    """The inputs; an error if there are none and the algorithm reads some."""
+    if not inputs and algorithm != "bytes":
+        fix = "name files or folders: llmkit tokenizer train corpus/ --output tok"
+        raise UsageError("there is no text to learn from", where="INPUT", fix=fix)
+    if inputs and algorithm == "bytes":
+        say("bytes are the same for every text: nothing is read")
+    return inputs
+
+
+def make_tokenizer(
+    texts: Iterable[str], algorithm: Algorithm | Literal["bytes", "chars"], vocab_size: int | None
+) -> tuple[PreTrainedTokenizerFast, int | None]:
+    """A tokenizer, and with `chars` how many characters have a token of their own."""
+    from llmkit.alphabet import bytes_tokenizer, chars_tokenizer, count_characters, keep_frequent
+    from llmkit.tokenizer import train_tokenizer
+
+    if algorithm == "bytes":
+        if vocab_size is not None:
+            raise UsageError("a tokenizer of bytes always has 260 tokens", where="--vocab-size", fix="leave it out")
+        return bytes_tokenizer(), None
+    if algorithm == "chars":
+        counts = count_characters(texts)
+        kept = list(counts) if vocab_size is None else keep_frequent(counts, vocab_size)
+        if len(kept) < len(counts):
+            say(f"the {len(counts) - len(kept):,} rarest of {len(counts):,} characters are written as bytes")
+        return chars_tokenizer(kept), len(kept)
+    tokenizer = train_tokenizer(texts, algorithm=algorithm, vocab_size=vocab_size or DEFAULT_SIZE)
+    if len(tokenizer) < (vocab_size or DEFAULT_SIZE):
+        asked = f"{vocab_size or DEFAULT_SIZE:,} tokens"
+        warn(f"the text repeats too little for {asked}: the vocabulary has {len(tokenizer):,}")
+    return tokenizer, None
+
+
+def bytes_per_token(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> float:
+    """How many bytes a token of these texts stands for; of no text, a token of bytes stands for one."""
+    from llmkit.evaluation.compression import measure_tokenizers
+
+    (report,) = measure_tokenizers(((text, "sample") for text in texts), [tokenizer])
+    return float(report["bytes_per_token"] or 1.0)
+
+
+def tell_training(result: dict[str, Any]) -> None:
     """What was trained, and what to do next."""
-    if result["vocab_size"] < vocab_size:
-        warn(f"the text repeats too little for {vocab_size:,} tokens: the vocabulary has {result['vocab_size']:,}")
     if result["bytes_learned_from"] < result["bytes"]:
         say(f"learned from {result['bytes_learned_from']:,} of {result['bytes']:,} bytes (--max-bytes)")
-    say(
-        f"{result['output']}: {result['algorithm']}, {result['vocab_size']:,} tokens, "
-        f"{result['bytes_per_token']:.2f} bytes per token on its training text "
-        f"({result['documents']:,} documents, {result['bytes'] / 1e6:,.1f} MB, {format_seconds(result['seconds'])})"
-    )
+    about = f"{result['output']}: {result['algorithm']}, {result['vocab_size']:,} tokens"
+    if result["characters"] is not None:
+        about += f" ({result['characters']:,} characters, 4 control tokens, bytes for everything else)"
+    if result["documents"]:
+        about += (
+            f", {result['bytes_per_token']:.2f} bytes per token on its training text "
+            f"({result['documents']:,} documents, {result['bytes'] / 1e6:,.1f} MB, {format_seconds(result['seconds'])})"
+        )
+    say(about)
     say(f"next: llmkit data prepare INPUT... --tokenizer {result['output']} --output DIR")
-
-
-@dataclass
-class Sample:
-    """Texts kept evenly spaced out of a stream of unknown length, within a budget of characters."""
-
-    budget: int = SAMPLE_CHARACTERS
-    texts: list[str] = field(default_factory=list)
-    num_seen: int = 0
-    size: int = 0
-    stride: int = 1
-
-    def add(self, text: str) -> None:
-        """Keep every stride-th text; over the budget, leave out every other one and double the stride."""
-        if self.num_seen % self.stride == 0:
-            self.texts.append(text)
-            self.size += len(text)
-            while self.size > self.budget and len(self.texts) > 1:
-                self.texts = self.texts[::2]
-                self.size = sum(map(len, self.texts))
-                self.stride *= 2
-        self.num_seen += 1
-
-    def bytes_per_token(self, tokenizer: PreTrainedTokenizerFast) -> float:
-        """How many bytes a token of these texts stands for."""
-        from llmkit.evaluation.compression import measure_tokenizers
-
-        (report,) = measure_tokenizers(((text, "sample") for text in self.texts), [tokenizer])
-        return float(report["bytes_per_token"])
-
-
-class Feed:
-    """The texts that a tokenizer learns from: all up to half of the budget, then ever fewer of those to come."""
-
-    def __init__(self, progress: Progress, sample: Sample, budget: int) -> None:
-        self.progress = progress
-        self.sample = sample
-        self.budget = budget
-        self.num_documents = self.num_bytes = self.num_kept = 0
-
-    def texts(self, documents: Iterable[Document]) -> Iterator[str]:
-        """Each second of the documents once half of the budget is used, each fourth after three quarters, and so on."""
-        stride, threshold = 1, self.budget / 2
-        for document in documents:
-            num_bytes = len(document.text.encode())
-            has_room = self.num_kept == 0 or self.num_kept + num_bytes <= self.budget
-            if self.num_documents % stride == 0 and has_room:
-                self.num_kept += num_bytes
-                self.sample.add(document.text)
-                yield document.text
-            while self.num_kept > threshold and threshold < self.budget - 1:
-                stride *= 2
-                threshold += (self.budget - threshold) / 2
-            self.num_documents += 1
-            self.num_bytes += num_bytes
-            self.progress.update(note=f"{self.num_bytes / 1e6:,.1f} MB")
-        self.progress.interrupt("finding the tokens")
 
 
 class ManyInputs(TyperCommand):

@@ -159,6 +159,7 @@ class DialogueRows:
         ends = [int(np.flatnonzero(row.targets != IGNORE_INDEX)[-1]) + 1 for row in rows]
         self.rows = [(row.input_ids[:end], row.targets[:end]) for row, end in zip(rows, ends, strict=True)]
         self.num_bytes = [row.num_bytes for row in rows]
+        self.is_stream = False
         self.lengths: Sequence[int] | None = ends
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from llmkit.data.document import Record
@@ -34,16 +35,42 @@ def parse_hub_name(text: str) -> HubName:
     return HubName(match["name"], match["config"], match["split"])
 
 
-def read_hub(text: str) -> Iterator[Record]:
-    """The rows of a data set, as they arrive. Without a split its `train`, or the only one there is."""
+def read_hub(text: str, *, shard: int | None = None) -> Iterator[Record]:
+    """The rows of a data set, or of one of its shards, as they arrive.
+
+    Without a split its `train`, or the only one there is.
+    """
+    with hub_errors(text):
+        rows = open_hub(text)
+        where = text if shard is None else f"{text} shard {shard}"
+        if shard is not None:
+            rows = rows.shard(rows.num_shards, shard)
+        for number, values in enumerate(rows, 1):
+            yield Record(f"{where}:{number}", dict(values))
+
+
+def num_shards(text: str) -> int:
+    """How many shards a data set has; each can be read without those before it."""
+    with hub_errors(text):
+        return int(open_hub(text).num_shards)
+
+
+def open_hub(text: str) -> Any:
+    """The split of a data set that a name means, streamed."""
     import datasets  # noqa: PLC0415 - takes a second to import, and is needed for hub names alone
 
     name, config, split = parse_hub_name(text)
+    found = datasets.load_dataset(name, config, split=split, streaming=True)
+    return found if split else pick_split(found, text)
+
+
+@contextmanager
+def hub_errors(text: str) -> Iterator[None]:
+    """Turn what the hub and its library raise within the block into a DataError."""
+    import datasets  # noqa: PLC0415
+
     try:
-        found = datasets.load_dataset(name, config, split=split, streaming=True)
-        rows = found if split else pick_split(found, text)
-        for number, values in enumerate(rows, 1):
-            yield Record(f"{text}:{number}", dict(values))
+        yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         first_line = str(error).strip().partition("\n")[0]
         fix = "check the name, the configuration and the split, and that the hub can be reached"

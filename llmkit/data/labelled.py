@@ -47,6 +47,7 @@ class TensorRows:
     inputs: Tensor
     targets: Tensor
     lengths: Sequence[int] | None = None
+    is_stream: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)

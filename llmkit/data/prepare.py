@@ -7,10 +7,11 @@ import json
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +20,19 @@ from transformers import PreTrainedTokenizerFast
 from llmkit import __version__
 from llmkit.console import Progress, say, warn
 from llmkit.data import python_docs
+from llmkit.data.array_file import ArrayFile
 from llmkit.data.document import Document
-from llmkit.data.documents import is_python_docs, read_documents
+from llmkit.data.documents import is_python_docs, read_input
 from llmkit.data.prepared import FORMAT
+from llmkit.data.quality import Quality
+from llmkit.data.selection import NO_TEXT, Account, Dedupe, Selection, add_up, describe_dropped
+from llmkit.encoding import TextEncoder
 from llmkit.errors import DataError
 from llmkit.files import check_output_free, new_folder, sha256_of
-from llmkit.tokenizer import encode_texts, end_of_document_id, tokenizer_hash
+from llmkit.tokenizer import end_of_document_id, tokenizer_hash
 
 CHUNK = 4 << 20
 """Characters that are encoded at once: enough for all cores, and some 100 MB of memory."""
-ROWS_AT_ONCE = 1 << 20
 
 
 @dataclass
@@ -41,12 +45,15 @@ class Part:
     num_bytes: int = 0
     places: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, ids: NDArray[Any], num_bytes: int, place: float) -> None:
-        """Append one document, its end-of-document token included."""
-        self.places.append(place)
-        self.documents.append(np.array([[self.tokens.length, num_bytes]], dtype=np.int64))
-        self.tokens.append(ids)
-        self.num_bytes += num_bytes
+    def add(self, ids: Sequence[NDArray[Any]], end: int, num_bytes: Sequence[int], places: Sequence[float]) -> None:
+        """Append documents, and an end-of-document token to each."""
+        ends = self.tokens.length + np.cumsum([len(document) + 1 for document in ids])
+        starts = np.concatenate([[self.tokens.length], ends[:-1]])
+        end_token = np.array([end], dtype=ids[0].dtype)
+        self.places.extend(places)
+        self.documents.append(np.stack([starts, np.array(num_bytes)], axis=1))
+        self.tokens.append(np.concatenate([part for document in ids for part in (document, end_token)]))
+        self.num_bytes += sum(num_bytes)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -54,79 +61,26 @@ class Part:
         return {"documents": self.documents.length, "tokens": self.tokens.length, "bytes": self.num_bytes}
 
 
-class ArrayFile:
-    """A .npy file that grows: rows are appended, and the header is written again with the final length."""
-
-    def __init__(self, path: Path, dtype: Any, width: int | None = None) -> None:
-        self.path = path
-        self.dtype = np.dtype(dtype)
-        self.width = width
-        self.length = 0
-        self.file: BinaryIO = path.open("w+b")
-        self.write_header()
-
-    def write_header(self) -> None:
-        """Write the header in place. numpy leaves room in it for a longer length."""
-        shape = (self.length,) if self.width is None else (self.length, self.width)
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
-        self.file.seek(0)
-        np.lib.format.write_array_header_1_0(self.file, header)
-        self.start = self.file.tell()
-        self.file.seek(0, 2)
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Append rows."""
-        self.file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
-        self.length += len(rows)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """The rows from `start` to before `stop`."""
-        size = self.dtype.itemsize * (self.width or 1)
-        self.file.seek(self.start + start * size)
-        rows = np.frombuffer(self.file.read((stop - start) * size), dtype=self.dtype)
-        self.file.seek(0, 2)
-        return rows if self.width is None else rows.reshape(-1, self.width)
-
-    def remove(self, start: int, stop: int) -> None:
-        """Take rows out in place: what follows moves up, a stretch at a time."""
-        size = self.dtype.itemsize * (self.width or 1)
-        target = start
-        for source in range(stop, self.length, ROWS_AT_ONCE):
-            rows = self.read(source, min(source + ROWS_AT_ONCE, self.length))
-            self.file.seek(self.start + target * size)
-            self.file.write(rows.tobytes())
-            target += len(rows)
-        self.length = target
-        self.file.truncate(self.start + target * size)
-        self.file.seek(0, 2)
-
-    def close(self) -> None:
-        """Write the final length and close."""
-        begin = self.start
-        self.write_header()
-        assert self.start == begin, "the header has grown into the data"
-        self.file.close()
-
-
 @dataclass
 class SourceCount:
-    """What one input has given: its documents, their bytes, and a hash over their texts."""
+    """What one input has given: its documents, their bytes, a hash over their hashes; and what was left out."""
 
     name: str
+    account: Account = field(default_factory=Account)
     num_documents: int = 0
     num_bytes: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, data: bytes) -> None:
+    def add(self, digest: bytes, num_bytes: int) -> None:
         """Count a document."""
         self.num_documents += 1
-        self.num_bytes += len(data)
-        self.digest.update(len(data).to_bytes(8) + data)
+        self.num_bytes += num_bytes
+        self.digest.update(digest)
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
         counts = {"documents": self.num_documents, "bytes": self.num_bytes}
-        return {"name": self.name, **counts, "sha256": self.digest.hexdigest()}
+        return {"name": self.name, **counts, "sha256": self.digest.hexdigest(), "dropped": self.account.to_json()}
 
 
 def prepare(
@@ -136,71 +90,100 @@ def prepare(
     *,
     text_column: str | None = None,
     validation: float = 0.01,
+    min_length: int = 0,
+    dedupe: Dedupe = "none",
 ) -> dict[str, Any]:
     """Write the inputs into the folder `output` as prepared data (see `prepared`).
 
     Documents are held out for validation by a hash of their text: adding documents moves none of the others, and equal
     texts are in the same split. `python-docs` has its own splits. Where no document is held out, the one with the
-    lowest hash is; and of a single document its end.
+    lowest hash is; and of a single document its end. What is left out is counted by reason (see `Selection`).
 
     Returns:
-        {"output", "splits": {name: {"documents", "tokens", "bytes"}}, "bytes_per_token", "vocab_size", "seconds"}.
+        {"output", "splits": {name: {"documents", "tokens", "bytes"}}, "dropped", "quality", "bytes_per_token",
+        "vocab_size", "seconds"}.
 
     Raises:
-        UsageError: `output` holds something.
-        DataError: An input is missing, empty, or not what its name says.
+        UsageError: `output` holds something, or the library that finds near duplicates is missing.
+        DataError: An input is missing, empty, or not what its name says; or nothing is left of them.
     """
     check_output_free(output)
     begin = time.monotonic()
+    selection = Selection(min_length=min_length, dedupe=dedupe)
     with new_folder(output) as folder:
         with Writer(folder, tokenizer) as writer:
-            sources = write_documents(inputs, writer, text_column, validation)
+            sources = write_documents(inputs, writer, selection, text_column, validation)
             if validation > 0 and not all(is_python_docs(name) for name in inputs):
                 ensure_validation(writer)
         tokenizer.save_pretrained(str(folder / "tokenizer"))
-        splits = {name: part.counts for name, part in writer.parts.items()}
-        manifest = {
-            "format": FORMAT,
-            "llmkit": __version__,
-            "tokenizer": {
-                "sha256": tokenizer_hash(tokenizer),
-                "vocab_size": len(tokenizer),
-                "end_of_document": writer.end,
-            },
-            "dtype": writer.dtype.name,
-            "validation": validation,
-            "sources": [source.to_json() for source in sources],
-            "splits": splits,
-            "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in writer.paths},
-        }
+        manifest = describe_data(writer, sources, validation) | {"selection": selection.to_json()}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    splits = manifest["splits"].values()
     return {
         "output": str(output),
-        "splits": splits,
-        "bytes_per_token": round(
-            sum(s["bytes"] for s in splits.values()) / sum(s["tokens"] for s in splits.values()), 4
-        ),
+        "splits": manifest["splits"],
+        "dropped": add_up([source["dropped"] for source in manifest["sources"]]),
+        "quality": manifest["quality"],
+        "bytes_per_token": round(sum(s["bytes"] for s in splits) / sum(s["tokens"] for s in splits), 4),
         "vocab_size": len(tokenizer),
         "seconds": round(time.monotonic() - begin, 3),
     }
 
 
+def describe_data(writer: Writer, sources: Sequence[SourceCount], validation: float) -> dict[str, Any]:
+    """The manifest."""
+    places = np.concatenate([np.array(part.places) for part in writer.parts.values()])
+    return {
+        "format": FORMAT,
+        "llmkit": __version__,
+        "tokenizer": {
+            "sha256": tokenizer_hash(writer.tokenizer),
+            "vocab_size": len(writer.tokenizer),
+            "end_of_document": writer.end,
+        },
+        "dtype": writer.dtype.name,
+        "validation": validation,
+        "sources": [source.to_json() for source in sources],
+        "splits": {name: part.counts for name, part in writer.parts.items()},
+        # Equal texts have equal places.
+        "quality": writer.quality.to_json(copies=len(places) - len(np.unique(places))),
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in writer.paths},
+    }
+
+
+class Waiting(NamedTuple):
+    """A document that is not encoded yet."""
+
+    split: str
+    text: str
+    num_bytes: int
+    place: float
+
+
 class Writer:
-    """Encodes documents in chunks and appends them to the arrays of their split."""
+    """Encodes documents in chunks and appends them to the arrays of their split.
+
+    A chunk is encoded, outside of Python's lock, while the next one is read.
+    """
 
     def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
         self.folder = folder
         self.tokenizer = tokenizer
+        self.encoder = TextEncoder(tokenizer)
         self.end = end_of_document_id(tokenizer)
         self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
         self.parts: dict[str, Part] = {}
-        self.waiting: list[tuple[str, str, int, float]] = []  # split, text, bytes, place
+        self.quality = Quality()
+        self.waiting: list[Waiting] = []
         self.num_waiting = 0
+        self.worker = ThreadPoolExecutor(1)
+        self.coming: tuple[list[Waiting], Future[list[NDArray[np.uint32]]]] | None = None
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.worker.shutdown()
         for part in self.parts.values():
             part.tokens.close()
             part.documents.close()
@@ -219,64 +202,95 @@ class Writer:
             self.parts[split] = Part(split, tokens, documents)
         return self.parts[split]
 
-    def add(self, split: str, text: str, num_bytes: int, place: float) -> None:
+    def add(self, document: Waiting) -> None:
         """Take a document; full chunks are encoded and written."""
-        self.waiting.append((split, text, num_bytes, place))
-        self.num_waiting += len(text)
+        self.waiting.append(document)
+        self.num_waiting += len(document.text)
         if self.num_waiting >= CHUNK:
-            self.flush()
+            self.encode_waiting()
 
-    def flush(self) -> None:
-        """Encode and write what is waiting."""
-        encoded = encode_texts(self.tokenizer, [text for _, text, _, _ in self.waiting])
-        for (split, _, num_bytes, place), ids in zip(self.waiting, encoded, strict=True):
-            self.part(split).add(np.array([*ids, self.end], dtype=self.dtype), num_bytes, place)
+    def encode_waiting(self) -> None:
+        """Begin to encode what is waiting, and meanwhile count what it is like."""
+        self.write_encoded()
+        texts = [document.text for document in self.waiting]
+        if texts:
+            self.coming = self.waiting, self.worker.submit(self.encoder.encode, texts)
+            self.quality.add(texts)
         self.waiting, self.num_waiting = [], 0
+
+    def write_encoded(self) -> None:
+        """Write the chunk that is being encoded, once it is."""
+        if self.coming is None:
+            return
+        documents, encoded = self.coming[0], self.coming[1].result()
+        self.coming = None
+        for split in dict.fromkeys(document.split for document in documents):
+            own = [(d, ids) for d, ids in zip(documents, encoded, strict=True) if d.split == split]
+            self.part(split).add(
+                [ids for _, ids in own], self.end, [d.num_bytes for d, _ in own], [d.place for d, _ in own]
+            )
+
+    def finish(self) -> None:
+        """Encode and write the rest."""
+        self.encode_waiting()
+        self.write_encoded()
 
 
 def write_documents(
-    inputs: Sequence[str], writer: Writer, text_column: str | None, validation: float
+    inputs: Sequence[str], writer: Writer, selection: Selection, text_column: str | None, validation: float
 ) -> list[SourceCount]:
-    """Encode and write all documents; what each input has given."""
+    """Encode and write all documents that are selected; what each input has given."""
     sources = [SourceCount(name) for name in inputs]
     begin = time.monotonic()
     num_bytes = 0
     with Progress("encoding", unit="documents") as progress:
-        for source, split, document in split_documents(inputs, text_column, validation):
-            data = document.text.encode()
-            sources[source].add(data)
-            place = place_of(data)
-            split = split or ("validation" if place < validation else "train")
-            writer.add(split, document.text, len(data), place)
-            num_bytes += len(data)
-            megabytes = num_bytes / 1e6
-            rate = megabytes / max(time.monotonic() - begin, 1e-9)
-            progress.update(note=f"{megabytes:,.1f} MB, {rate:.1f} MB/s")
-        writer.flush()
+        for source in sources:
+            for split, document in split_documents(
+                source, selection, text_column, validation, is_alone=len(inputs) == 1
+            ):
+                data = document.text.encode()
+                digest = hashlib.sha256(data).digest()
+                source.add(digest, len(data))
+                place = place_of_digest(digest)
+                split = split or ("validation" if place < validation else "train")
+                writer.add(Waiting(split, document.text, len(data), place))
+                num_bytes += len(data)
+                megabytes = num_bytes / 1e6
+                rate = megabytes / max(time.monotonic() - begin, 1e-9)
+                progress.update(note=f"{megabytes:,.1f} MB, {rate:.1f} MB/s")
+            if not source.num_documents and set(source.account.dropped) <= {NO_TEXT}:
+                raise DataError("there is no text in it", where=source.name)
+        writer.finish()
+    if not writer.parts:
+        dropped = describe_dropped(add_up([source.account.to_json() for source in sources]))
+        message = "\n  ".join(["no document is left", *dropped])
+        raise DataError(message, where=", ".join(inputs), fix="lower --min-length, or give more text")
     return sources
 
 
 def split_documents(
-    inputs: Sequence[str], text_column: str | None, validation: float
-) -> Iterator[tuple[int, str | None, Document]]:
-    """(number of its input, split or None for that of its content, document)."""
-    for number, name in enumerate(inputs):
-        splits = python_docs.SPLITS if name == "python-docs" else (name.partition("@")[2] or None,)
-        if is_python_docs(name):
-            for split in splits:
-                of_split = [f"{name}@{split}"] if name == "python-docs" else [name]
-                yield from ((number, split, document) for document in read_documents(of_split))
-            continue
-        documents = read_documents([name], text_column=text_column)
-        if len(inputs) == 1 and validation > 0:
-            yield from ((0, split, document) for split, document in spare_the_end(documents, validation))
-        else:
-            yield from ((number, None, document) for document in documents)
+    source: SourceCount, selection: Selection, text_column: str | None, validation: float, *, is_alone: bool
+) -> Iterator[tuple[str | None, Document]]:
+    """(split or None for that of its content, document) of one input, if they are selected."""
+    name = source.name
+    if is_python_docs(name):
+        splits = [f"{name}@{split}" for split in python_docs.SPLITS] if name == "python-docs" else [name]
+        for of_split in splits:
+            split = of_split.partition("@")[2] or None
+            yield from ((split, document) for document in selection.of(read_input(of_split, None), source.account))
+        return
+    documents = selection.of(read_input(name, text_column), source.account)
+    if is_alone and validation > 0:
+        yield from spare_the_end(documents, validation)
+    else:
+        yield from ((None, document) for document in documents)
 
 
 def spare_the_end(documents: Iterator[Document], validation: float) -> Iterator[tuple[str | None, Document]]:
     """The documents as they are; of a single one the end is held out, for there is nothing else to hold out."""
-    first = next(documents)
+    first = next(documents, None)
+    if first is None:
+        return
     second = next(documents, None)
     if second is not None:
         yield from ((None, document) for document in (first, second))
@@ -295,7 +309,12 @@ def spare_the_end(documents: Iterator[Document], validation: float) -> Iterator[
 
 def place_of(data: bytes) -> float:
     """A number in [0, 1) that a text alone decides."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:8]) / 2**64
+    return place_of_digest(hashlib.sha256(data).digest())
+
+
+def place_of_digest(digest: bytes) -> float:
+    """`place_of` a text with this SHA-256."""
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def ensure_validation(writer: Writer) -> None:
@@ -324,7 +343,7 @@ def ensure_validation(writer: Writer) -> None:
         return
     for i in reversed(same):
         ids, num_bytes = take_out(train, i)
-        writer.part("validation").add(ids, num_bytes, train.places.pop(i))
+        writer.part("validation").add([ids[:-1]], writer.end, [num_bytes], [train.places.pop(i)])
     say(f"no document fell to validation: the one with the lowest hash is held out ({num_bytes:,} bytes)")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from llmkit.batch import Batch
@@ -172,17 +173,20 @@ def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
 class TokenRows:
     """Rows of `seq_len` targets cut from a split's stream one after the other; neighbours share one id.
 
-    The last tokens, too few for a row, are left out.
+    The last tokens, too few for a row, are left out. With `start_id`, the token that begins each document, a batch
+    also has `position_ids`, which start again with each document (see `losses.causal_lm_loss_sum`).
 
     Raises:
         DataError: The split is shorter than one row.
     """
 
     lengths: Sequence[int] | None = None
+    is_stream: bool = False
 
-    def __init__(self, split: Split, seq_len: int) -> None:
+    def __init__(self, split: Split, seq_len: int, *, start_id: int | None = None) -> None:
         self.tokens = split.tokens
         self.seq_len = seq_len
+        self.start_id = start_id
         self.num_rows = (len(self.tokens) - 1) // seq_len
         if self.num_rows == 0:
             message = f"the split '{split.name}' has {len(self.tokens):,} tokens, too few for one row of {seq_len} + 1"
@@ -198,4 +202,22 @@ class TokenRows:
         """
         starts = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
         ids = torch.from_numpy(self.tokens[starts + np.arange(self.seq_len + 1)].astype(np.int64))  # (B, T + 1)
-        return {"input_ids": ids[:, :-1].contiguous(), "targets": ids[:, 1:].contiguous()}
+        return token_batch(ids, self.start_id)
+
+
+def token_batch(ids: Tensor, start_id: int | None) -> Batch:
+    """(B, T + 1) ids as inputs and targets, with positions that start again at each `start_id` where one is given."""
+    batch = {"input_ids": ids[:, :-1].contiguous(), "targets": ids[:, 1:].contiguous()}
+    if start_id is not None:
+        batch["position_ids"] = restarting_positions(batch["input_ids"], start_id)
+    return batch
+
+
+def restarting_positions(input_ids: Tensor, start_id: int) -> Tensor:
+    """(B, T) -> (B, T): how far each token is from the beginning of its document, or of its row.
+
+    >>> restarting_positions(torch.tensor([[7, 7, 0, 7, 7, 0, 7]]), 0).tolist()
+    [[0, 1, 0, 1, 2, 0, 1]]
+    """
+    places = torch.arange(input_ids.shape[1]).expand_as(input_ids)
+    return places - torch.where(input_ids == start_id, places, 0).cummax(dim=1).values

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from llmkit.alphabet import BYTE_OF
 from llmkit.tokenizer import control_ids, encode_texts
 
 BATCH_CHARACTERS = 1 << 20
@@ -171,12 +172,6 @@ def find_mismatch(text: str, decoded: str, source: str) -> Mismatch:
     position = next((i for i, (a, b) in pairs if a != b), min(len(text), len(decoded)))
     begin = max(position - EXCERPT // 4, 0)
     return Mismatch(source, position, text[begin : begin + EXCERPT], decoded[begin : begin + EXCERPT])
-
-
-# The bytes that print stand for themselves in byte-level vocabularies; the others follow from U+0100 on (GPT-2).
-PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-BYTE_OF = {chr(b): b for b in PRINTABLE}
-BYTE_OF |= {chr(256 + n): b for n, b in enumerate(b for b in range(256) if b not in PRINTABLE)}
 
 
 def token_texts(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[str]:

@@ -20,17 +20,14 @@ NAME = "llmkit_products"
 MAX_POSITIONS = 512
 
 
-def use_fast_attention(model: Any, *, dtype: torch.dtype, device: torch.device) -> bool:
-    """Let `model` train with this attention where it is faster: bf16 on a CPU. Returns whether it does now.
+def use_products(model: Any) -> None:
+    """Let `model` train with this attention.
 
-    Where a call does not fit (a mask, a cache, dropout, too many positions), torch's own attention runs as before.
+    Where a call does not fit (not in bf16, a cache, dropout, too many positions), torch's own attention runs as before.
     """
-    if device.type != "cpu" or dtype != torch.bfloat16 or model.config._attn_implementation != "sdpa":
-        return False
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
-    return True
 
 
 def attention(
@@ -38,8 +35,8 @@ def attention(
 ) -> tuple[Tensor, None]:
     """The interface of transformers: (B, H, T, K) queries, keys, values -> (B, T, H, K)."""
     fits = (
-        attention_mask is None
-        and multiplies_in_bf16(query)
+        multiplies_in_bf16(query)
+        and (attention_mask is None or sees_itself(attention_mask))
         and 1 < query.shape[2] == key.shape[2] <= MAX_POSITIONS
         and not options.get("dropout")
         and torch.is_grad_enabled()
@@ -51,8 +48,13 @@ def attention(
     scale = options.get("scaling") or query.shape[-1] ** -0.5
     # Rotary embeddings leave queries and keys in fp32 under autocast.
     query, key, value = (x.to(torch.bfloat16) for x in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
-    products = CausalProducts.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
+    products = CausalProducts.apply(query, key, value, scale, attention_mask)  # type: ignore[no-untyped-call]
     return products.transpose(1, 2).contiguous(), None
+
+
+def sees_itself(mask: Tensor) -> bool:
+    """Whether every position sees at least itself: a softmax over nothing, as in padding on the left, is no number."""
+    return mask.dtype == torch.bool and bool(mask.diagonal(dim1=-2, dim2=-1).all())
 
 
 def multiplies_in_bf16(query: Tensor) -> bool:
@@ -64,15 +66,17 @@ def multiplies_in_bf16(query: Tensor) -> bool:
 
 
 class CausalProducts(torch.autograd.Function):
-    """softmax(q k^T scale, causal) v, with the probabilities kept for the backward pass."""
+    """softmax(q k^T scale, masked) v, with the probabilities kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """(B, H, T, K) three times -> (B, H, T, K)."""
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+        """(B, H, T, K) three times -> (B, H, T, K). `mask` (B, 1, T, T): what is seen; None: what came before."""
         query, key, value = (x.contiguous() for x in (query, key, value))
         length = query.shape[2]
-        future = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1)
-        scores = (query @ key.transpose(-1, -2)).mul_(scale).add_(future)
+        hidden = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1)
+        if mask is not None:
+            hidden = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
+        scores = (query @ key.transpose(-1, -2)).mul_(scale).add_(hidden)
         shares = torch.softmax(scores, dim=-1)
         ctx.save_for_backward(query, key, value, shares)
         ctx.scale = scale
@@ -85,4 +89,4 @@ class CausalProducts(torch.autograd.Function):
         grad = grads[0].contiguous()
         grad_shares = grad @ value.transpose(-1, -2)
         grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype).mul_(ctx.scale)
-        return grad_scores @ key, grad_scores.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ grad, None
+        return grad_scores @ key, grad_scores.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ grad, None, None

@@ -176,6 +176,7 @@ def load_causal_lm(source: str | Path, *, dtype: torch.dtype = torch.float32) ->
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # not ignored: told by name, below
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -236,9 +237,9 @@ def check_complete(info: dict[str, Any], source: str) -> None:
 def load_adapter(folder: Path, *, dtype: torch.dtype) -> Any:
     """A PEFT adapter on the base model that its configuration names."""
     # peft takes seconds to import, and only adapters need it.
-    from peft import PeftModel  # noqa: PLC0415
+    from peft import LoraConfig, PeftModelForCausalLM  # noqa: PLC0415
 
-    from llmkit.models.lora import quiet_peft  # noqa: PLC0415
+    from llmkit.models.lora import load_adapter_weights, quiet_peft  # noqa: PLC0415
 
     base = read_adapter_config(folder).get("base_model_name_or_path")
     if not base:
@@ -257,8 +258,13 @@ def load_adapter(folder: Path, *, dtype: torch.dtype) -> Any:
             fix="put the base model back, or change base_model_name_or_path in adapter_config.json",
         ) from error
     fit_embeddings(model, folder)
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = True
     with quiet_peft():
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        adapted = PeftModelForCausalLM(model, config)
+        # PEFT's own loader leaves random numbers in the place of what the file does not have.
+        load_adapter_weights(adapted, folder)
+    return adapted.eval()
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -342,10 +348,13 @@ def load_weights(model: Any, folder: Path) -> None:
     """Put the weights of a folder that `save_causal_lm` wrote back into the same model."""
     # A large model lies in several files, model-00001-of-00003.safetensors and so on.
     tensors = {name: tensor for path in folder.glob("model*.safetensors") for name, tensor in load_file(path).items()}
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    places = model.state_dict()
+    mismatched = [name for name, tensor in tensors.items() if name in places and places[name].shape != tensor.shape]
     # A matrix that two layers share is stored once.
-    missing = [name for name in missing if name not in shared_names(model)]
-    check_complete({"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": []}, str(folder))
+    missing = [name for name in places if name not in tensors and name not in shared_names(model)]
+    unexpected = [name for name in tensors if name not in places]
+    check_complete({"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": mismatched}, str(folder))
+    model.load_state_dict(tensors, strict=False)
 
 
 def shared_names(model: torch.nn.Module) -> set[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -101,17 +101,28 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     Raises:
         ModelError: The folder holds another adapter.
     """
-    found = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS))
+    set_peft_model_state_dict(model, check_adapter(model, folder))
+
+
+def check_adapter(model: PeftModel, folder: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter folder: all that `model` has a place for, in their shapes, and no others.
+
+    Raises:
+        ModelError: One is missing, left over, or of another shape; PEFT itself keeps random numbers in its place.
+    """
+    tensors: dict[str, Tensor] = load_file(folder / ADAPTER_WEIGHTS)
+    places = get_peft_model_state_dict(model, save_embedding_layers=False)
     # A matrix that two layers share is stored once.
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    missing = [key for key in found.missing_keys if key in trained]
-    if missing or found.unexpected_keys:
-        wrong = (missing or found.unexpected_keys)[0]
+    stored = {places[name].data_ptr() for name in tensors if name in places}
+    missing = [name for name, place in places.items() if name not in tensors and place.data_ptr() not in stored]
+    others = [name for name, tensor in tensors.items() if name not in places or places[name].shape != tensor.shape]
+    if missing or others:
         raise ModelError(
-            f"this adapter has other layers (first {wrong})",
+            f"this adapter has other layers (first {[*missing, *others][0]})",
             where=str(folder),
             fix="use the recipe that it was made with",
         )
+    return tensors
 
 
 def merge_lora(model: Any) -> PreTrainedModel:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import llmkit
-from llmkit.errors import RecipeError
+from llmkit.errors import RecipeError, UsageError
 from llmkit.recipe.schema import RECIPES, Section
 
 R = TypeVar("R", bound=Section)
@@ -34,19 +34,23 @@ def load_recipe(
     source: str | Path | None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, tuple[str, Any]] | None = None,
+    picks: Mapping[str, Any] | None = None,
 ) -> R:
     """The recipe that the defaults, a YAML file, flags and `--set` together say, the later winning over the earlier.
+
+    Its sections know which of their fields were said, and which are at their defaults (`model_fields_set`).
 
     Args:
         kind: The class of recipe wanted.
         source: A file, or a name that `llmkit recipe list` shows; None for the defaults alone.
         overrides: `key.path=value` each, as given to --set; the value is read as YAML.
         flags: Dotted key -> (the flag's name, its value); a value of None was not given.
+        picks: Dotted key -> a value in place of its default, which everything else wins over.
 
     Raises:
         RecipeError: Something is unknown, doubled, or of the wrong type; it says where.
     """
-    layers = [Layer(cast(BaseModel, kind()).model_dump())]
+    layers = [Layer(said_defaults(kind)), *(single_layer(key, value, "") for key, value in (picks or {}).items())]
     if source is not None:
         layers.append(read_layer(find_recipe(str(source))))
     for key, (flag, value) in (flags or {}).items():
@@ -59,6 +63,15 @@ def load_recipe(
         return kind.model_validate(values)
     except ValidationError as error:
         raise explain(error, origins) from error
+
+
+def said_defaults(kind: type[Section]) -> dict[str, Any]:
+    """What a kind of recipe says of its own that is not the default of its sections: pretraining has 1,000 steps."""
+    values: dict[str, Any] = cast(BaseModel, kind()).__dict__
+    return {
+        name: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+        for name, value in values.items()
+    }
 
 
 def find_recipe(name: str) -> Path:
@@ -85,9 +98,17 @@ def list_recipes() -> dict[str, Path]:
 
 
 def saved_recipe(output: Path | None, *, resume: bool) -> Path | None:
-    """The recipe of the run in `output`, when it is to be resumed and no other recipe was named."""
-    path = None if output is None else output / "recipe.yaml"
-    return path if resume and path is not None and path.is_file() else None
+    """The recipe of the run in `output`, when it is to be resumed and no other recipe was named.
+
+    Raises:
+        UsageError: There is no run to resume.
+    """
+    if not resume or output is None:
+        return None
+    if not (output / "recipe.yaml").is_file():
+        fix = "name the folder of a run (--output), or leave --resume and --extend out to begin one"
+        raise UsageError("there is no run to continue", where=str(output), fix=fix)
+    return output / "recipe.yaml"
 
 
 def recipe_kind(path: Path) -> str:

@@ -37,6 +37,12 @@ class RunRecord:
     """Empty while the run is not finished."""
     results: dict[str, Any]
     """What a baseline came to on its test rows; else empty."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """Name -> content hash of what the run is made from."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """What the run was to be, before its first step; empty where that was not written down."""
+    problems: list[str] = field(default_factory=list)
+    """What of it could not be read, and why."""
 
     @property
     def kind(self) -> str:
@@ -113,7 +119,10 @@ def find_results(folder: Path) -> Iterator[Path]:
 def add_result(collection: Collection, path: Path, root: Path) -> None:
     """Put one result where it belongs; JSON of another kind is left out."""
     if path.name == "recipe.yaml":
-        collection.runs.append(read_run(path.parent, root))
+        run = read_run(path.parent, root)
+        for problem in run.problems:
+            warn(f"{run.path}: {problem}")
+        collection.runs.append(run)
         return
     values = read_document(path)
     name = path.relative_to(root).with_suffix("").as_posix()
@@ -128,20 +137,56 @@ def add_result(collection: Collection, path: Path, root: Path) -> None:
 
 
 def read_run(folder: Path, root: Path) -> RunRecord:
-    """A run folder as it is now; it may still be running."""
-    lines = read_lines(folder / "metrics.jsonl")
+    """A run folder as it is now; it may still be running, and what cannot be read is among its `problems`."""
+    problems: list[str] = []
+
+    def document(name: str, *, is_needed: bool = False) -> dict[str, Any]:
+        if not is_needed and not (folder / name).exists():
+            return {}
+        values, problem = parse_document(folder / name)
+        problems.extend([f"{name} {problem}"] if problem else [])
+        return values
+
+    def lines_of(name: str) -> list[dict[str, Any]]:
+        try:
+            return read_lines(folder / name)
+        except OSError as error:
+            problems.append(f"{name} cannot be read ({error.strerror})")
+            return []
+
+    lines = lines_of("metrics.jsonl")
     relative = folder.relative_to(root).as_posix()
     return RunRecord(
         name=folder.resolve().name if relative == "." else relative,
         path=folder,
-        recipe=yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {},
-        environment=read_document(folder / "environment.json"),
+        recipe=document("recipe.yaml", is_needed=True),
+        environment=document("environment.json"),
         steps=[line for line in lines if "loss" in line],
-        validations=[{"step": line["step"], **line["validation"]} for line in lines if line.get("validation")],
-        samples=read_lines(folder / "samples.jsonl"),
-        summary=read_document(folder / "summary.json"),
-        results=read_document(folder / "results.json"),
+        validations=[{"step": n["step"], **n["validation"]} for n in lines if isinstance(n.get("validation"), dict)],
+        samples=lines_of("samples.jsonl"),
+        summary=document("summary.json"),
+        results=document("results.json"),
+        inputs=document("inputs.json"),
+        plan=document("plan.json"),
+        problems=problems,
     )
+
+
+def parse_document(path: Path) -> tuple[dict[str, Any], str | None]:
+    """What a JSON or YAML file holds, and what is wrong with it if it is no mapping that can be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except FileNotFoundError:
+        return {}, "is missing"
+    except OSError as error:
+        return {}, f"cannot be read ({error.strerror})"
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        return {}, f"is not YAML ({line}{error.problem})"
+    except (ValueError, yaml.YAMLError) as error:
+        return {}, f"cannot be read ({error})"
+    return (values, None) if isinstance(values, dict) else ({}, "holds no mapping of names to values")
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -161,11 +206,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # At line feeds alone: a sample may hold other characters that end lines for Python.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             values = json.loads(line)
         except ValueError:
             continue
-        if isinstance(values, dict) and "step" in values:
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
             found.append(values)
     return found

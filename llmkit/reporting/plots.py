@@ -152,12 +152,12 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A number for the side of an axis: 1200 as 1.2k, 0.0003 as 3e-4."""
+    """A number for the side of an axis: 1200 as 1.2k, 0.0025 as 2.5e-3."""
     size = abs(value)
     if size >= 1e6:
         return f"{value / 1e6:g}M"
     if size >= 1e3:
         return f"{value / 1e3:g}k"
     if 0 < size < 1e-2:
-        return f"{value:.0e}".replace("e-0", "e-")
+        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
     return f"{value:g}"

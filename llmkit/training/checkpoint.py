@@ -1,16 +1,19 @@
 """Checkpoints that are whole or absent: written aside, flushed, described by a manifest with checksums, renamed.
 
-A checkpoint holds the weights (a Hugging Face or adapter folder that other tools open), `optimizer.safetensors`,
-`state.json` and `manifest.json`. There is no pickle, and no state of random generators: order, dropout and samples are
-functions of (seed, step, process).
+A checkpoint holds the weights (a Hugging Face or adapter folder that other tools open), `optimizer.safetensors`, where
+there is one the running average of the weights, `state.json` and `manifest.json`. There is no pickle, and no state of
+random generators: order, dropout and samples are functions of (seed, step, process).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +29,17 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
-from llmkit.console import say, warn
-from llmkit.files import flush_folder, new_folder, sha256_of
+from llmkit.console import warn
+from llmkit.files import NUM_THREADS, flush_entry, new_folder, remove_entry, sha256_of
+from llmkit.training.disk import retrying
+from llmkit.training.job import on_main_process
 
 SaveModel = Callable[[Path, dict[str, Tensor] | None], None]
 """(folder, weights): write the model into an existing empty folder; weights is None when the model holds them."""
 
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
+AVERAGE = "average.safetensors"
 STATE = "state.json"
 
 
@@ -46,20 +52,35 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     save_model: SaveModel,
+    average: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write `folder/step-NNNNNNNN`; all processes take part, the main one writes."""
+    """Write `folder/step-NNNNNNNN`; all processes take part, the main one writes.
+
+    Raises:
+        RunError: The disk is full, and stayed so. The checkpoints before are as they were.
+    """
     moments = optimizer_tensors(model, optimizer)
     weights = whole_weights(model)
     path = folder / f"step-{step:08d}"
-    if accelerator.is_main_process:
-        if path.exists():  # left by a run that was taken up again from an earlier step
-            shutil.rmtree(path)
-        with new_folder(path) as aside:
+
+    def write() -> None:
+        remove_litter(folder)
+        if path.exists():
+            # Made by an earlier try, or by a process that was killed right behind the rename.
+            problem = find_damage(path)
+            if problem is None:
+                return flush_entry(folder)
+            set_aside(path, problem)
+        with new_folder(path, flush=write_manifest) as aside:
             save_model(aside, weights)
             save_file(moments, aside / OPTIMIZER)
+            if average is not None:
+                save_file({name: tensor.cpu().contiguous() for name, tensor in average.items()}, aside / AVERAGE)
             (aside / STATE).write_text(json.dumps({"step": step, **state}))
-            write_manifest(aside)
-    accelerator.wait_for_everyone()
+        return None
+
+    # Gathered once, above: what the main process tries again needs none of the others.
+    on_main_process(accelerator, lambda: retrying(write, path))
     return path
 
 
@@ -68,21 +89,48 @@ def read_state(path: Path) -> dict[str, Any]:
     return dict(json.loads((path / STATE).read_text()))
 
 
+def read_average(path: Path) -> dict[str, Tensor] | None:
+    """The running average of the weights in a checkpoint; None where there is none."""
+    return load_copy(path / AVERAGE) if (path / AVERAGE).is_file() else None
+
+
 def restore_from(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put the optimizer's state of a checkpoint back; the weights must be there already."""
-    restore_optimizer(model, optimizer, load_file(path / OPTIMIZER))
+    restore_optimizer(model, optimizer, load_copy(path / OPTIMIZER))
+
+
+def load_copy(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, in memory of their own.
+
+    As safetensors gives them they are the file itself: it would keep its place on the disk after it was deleted, and
+    what happened to it later would happen to the training.
+    """
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Steps and their checkpoints, from the oldest to the newest."""
+    found = ((re.fullmatch(r"step-(\d+)", path.name), path) for path in folder.glob("step-*"))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is whole; damaged ones are named and set aside, never deleted."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    remove_litter(folder)
+    for path in reversed(checkpoints_in(folder).values()):
         problem = find_damage(path)
         if problem is None:
             return path
-        aside = free_name(path.with_name(f"damaged-{path.name}"))
-        warn(f"checkpoint {path} is damaged ({problem}): set aside as {aside.name}")
-        path.rename(aside)
+        set_aside(path, problem)
     return None
+
+
+def set_aside(path: Path, problem: str) -> None:
+    """Tell of a damaged checkpoint, and keep it under a name that no run takes for one."""
+    aside = free_name(path.with_name(f"damaged-{path.name}"))
+    warn(f"checkpoint {path} is damaged ({problem}): set aside as {aside.name}")
+    path.rename(aside)
+    flush_entry(path.parent)
 
 
 def free_name(path: Path) -> Path:
@@ -91,14 +139,43 @@ def free_name(path: Path) -> Path:
     return next(p for p in candidates if not p.exists())
 
 
-def prune_checkpoints(folder: Path, *, keep_last: int) -> None:
-    """Delete all but the newest checkpoints, and what a crash inside a save left."""
-    for path in sorted(folder.glob("step-*"))[:-keep_last]:
+def prune_checkpoints(
+    folder: Path,
+    *,
+    keep_last: int,
+    keep_every: int = 0,
+    keep_best: int = 0,
+    best: Mapping[int, float] | None = None,
+) -> None:
+    """Delete the checkpoints that nothing asks for, and what a crash inside a save left.
+
+    Args:
+        folder: Of the checkpoints.
+        keep_last: The newest so many stay.
+        keep_every: Those of each so many steps stay; 0: none.
+        keep_best: So many with the lowest validation loss stay.
+        best: step -> validation loss, where there is one.
+    """
+    found, losses = checkpoints_in(folder), best or {}
+    measured = sorted((losses[step], step) for step in found if not math.isnan(losses.get(step, math.nan)))
+    kept = {*list(found)[-keep_last:], *(step for _, step in measured[:keep_best])}
+    doomed = [path for step, path in found.items() if step not in kept and (not keep_every or step % keep_every)]
+    try:
         # Renamed first: a half-deleted folder must not pass for a checkpoint.
-        doomed = path.rename(path.with_name(f".{path.name}.tmp"))
-        shutil.rmtree(doomed)
-    for path in folder.glob(".*.tmp"):
-        shutil.rmtree(path)
+        for path in doomed:
+            path.rename(path.with_name(f".{path.name}.tmp"))
+    except OSError as error:
+        warn(f"an old checkpoint could not be deleted: {error}")
+    remove_litter(folder)
+
+
+def remove_litter(folder: Path) -> None:
+    """Delete what a save or a deletion that was killed has left; what cannot go now goes with the next save."""
+    try:
+        for path in folder.glob(".*.tmp"):
+            remove_entry(path)
+    except OSError as error:  # no reason to end a training
+        warn(f"what was left of a checkpoint could not be deleted: {error}")
 
 
 def whole_weights(wrapped: nn.Module) -> dict[str, Tensor] | None:
@@ -141,50 +218,57 @@ def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def write_manifest(folder: Path) -> None:
-    """Describe every file of `folder` by size and SHA-256, and the description itself too."""
+    """Bring every file of `folder` to disk, and describe it by size and SHA-256, and the description itself too."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        # The disk works while the sums are made, from what is still in memory.
+        flushes = [pool.submit(flush_entry, path) for path in paths]
+        sums = list(pool.map(sha256_of, paths))
+        for flush in flushes:
+            flush.result()
     files = {
-        str(p.relative_to(folder)): {"size": p.stat().st_size, "sha256": sha256_of(p)}
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != MANIFEST
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": digest}
+        for path, digest in zip(paths, sums, strict=True)
     }
-    (folder / MANIFEST).write_text(json.dumps({"files": files, "sha256": digest(files)}, indent=1))
-    flush_folder(folder)
+    (folder / MANIFEST).write_text(render_manifest(files))
+    flush_entry(folder / MANIFEST)
+    for path in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        flush_entry(path)
+
+
+def render_manifest(files: Any) -> str:
+    """The manifest's text, which ends with a checksum of the rest."""
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"files": files, "sha256": digest}, indent=1)
 
 
 def find_damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None when every byte is as it was written."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"]
-        if set(manifest) != {"files", "sha256"} or manifest["sha256"] != digest(files):
+        text = (folder / MANIFEST).read_text()
+        files = json.loads(text)["files"]
+        # Written again from what was read, it must be the same text: no change of a single bit escapes this.
+        if text != render_manifest(files):
             return f"{MANIFEST} does not match its own checksum"
-        for name, entry in files.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != entry["size"]:
-                return f"{name} has {path.stat().st_size} bytes, not {entry['size']}"
-            if sha256_of(path) != entry["sha256"]:
-                return f"{name} does not match its checksum"
-    except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError):
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            problems = pool.map(find_damage_of_file, (folder / name for name in files), files.values())
+            return next((problem for problem in problems if problem), None)
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError):
         return f"{MANIFEST} cannot be read"
-    return None
 
 
-def digest(files: Any) -> str:
-    """A checksum of the manifest's own contents."""
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def describe_resume(path: Path, state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
-    """Say where a run continues, and whether it will be the same run to the last bit."""
-    saved = state.get("fingerprint", {})
-    changed = [f"{k} was {saved.get(k)}, is {v}" for k, v in fingerprint.items() if saved.get(k) != v]
-    say(f"continuing from {path}")
-    if changed:
-        warn(f"continues, not bit-identical: {'; '.join(changed)}")
+def find_damage_of_file(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with one file; None when it is as it was written."""
+    try:
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if path.stat().st_size != entry["size"]:
+            return f"{path.name} has {path.stat().st_size} bytes, not {entry['size']}"
+        return None if sha256_of(path) == entry["sha256"] else f"{path.name} does not match its checksum"
+    except OSError as error:  # a sector that can no longer be read
+        return f"{path.name} cannot be read: {error.strerror}"
 
 
 def remove_folder(folder: Path) -> None:

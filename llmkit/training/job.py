@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from llmkit.device import pick_device, pick_dtype
 from llmkit.errors import LlmkitError, RecipeError, RunError
 from llmkit.recipe.schema import TrainSection
+from llmkit.training.processes import in_turn, start_watch
 
 T = TypeVar("T")
+
+TIMEOUT_SECONDS = 900.0
+"""How long processes wait for each other in one message before the job ends. LLMKIT_TIMEOUT_SECONDS says otherwise."""
 
 
 def start_job(config: TrainSection) -> Accelerator:
@@ -30,9 +35,18 @@ def start_job(config: TrainSection) -> Accelerator:
     # Matrix products in TF32 are three times faster on GPUs and leave training as it is.
     torch.set_float32_matmul_precision("high")
     device = pick_device()
-    uses_bf16 = pick_dtype(config.precision, device) == torch.bfloat16
+    # With weights in bf16, autocast still keeps sums and exponentials in fp32.
+    precision = "bf16" if config.precision == "pure-bf16" else config.precision
+    uses_bf16 = pick_dtype(precision, device) == torch.bfloat16
     # Without cpu=True, Accelerate would leave the processes of a CPU job unconnected, each alone.
-    accelerator = Accelerator(mixed_precision="bf16" if uses_bf16 else "no", cpu=device.type == "cpu")
+    # Accelerate hands on what differs from its own default, which is ten minutes and not gloo's: hence the microsecond.
+    seconds = float(os.environ.get("LLMKIT_TIMEOUT_SECONDS", TIMEOUT_SECONDS))
+    timeout = timedelta(seconds=seconds, microseconds=1)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if uses_bf16 else "no",
+        cpu=device.type == "cpu",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
+    )
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise RunError(
@@ -40,6 +54,7 @@ def start_job(config: TrainSection) -> Accelerator:
             where="WORLD_SIZE",
             fix="start the job with torchrun or accelerate launch",
         )
+    start_watch(accelerator.process_index, accelerator.num_processes)
     return accelerator
 
 
@@ -72,13 +87,19 @@ def check_processes() -> None:
 
 
 def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
-    """What `action` returns on the main process, on every process; an LlmkitError is raised on all of them alike."""
+    """What `action` returns on the main process, on every process; an LlmkitError is raised on all of them alike.
+
+    The others wait for it as long as it takes, be it hours, and as long as the main process lives.
+    """
     box: list[Any] = [None, None]
-    if accelerator.is_main_process:
+
+    def act() -> None:
         try:
             box[0] = action()
         except LlmkitError as error:
             box[1] = (type(error), error.message, error.where, error.fix)
+
+    in_turn(act, is_main=accelerator.is_main_process)
     if accelerator.num_processes > 1:
         box = broadcast_object_list(box)
     if box[1] is not None:

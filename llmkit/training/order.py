@@ -17,12 +17,14 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> Indices:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_rows)
 
 
-def rows_of_step(step: int, *, num_rows: int, batch_size: int, seed: int, last_row: int | None = None) -> Indices:
+def rows_of_step(
+    step: int, *, num_rows: int | None, batch_size: int, seed: int, last_row: int | None = None
+) -> Indices:
     """The rows of a step: a window of `batch_size` on the endless sequence of shuffled epochs.
 
     Args:
         step: Counted from 0.
-        num_rows: Rows in an epoch.
+        num_rows: Rows in an epoch; None for a stream, whose rows come in their own order.
         batch_size: Rows in a step; a batch may reach over the border of two epochs.
         seed: Of the run.
         last_row: The sequence ends here (whole epochs were asked for): the last batch may be smaller.
@@ -32,6 +34,8 @@ def rows_of_step(step: int, *, num_rows: int, batch_size: int, seed: int, last_r
     """
     first, end = step * batch_size, (step + 1) * batch_size
     positions = np.arange(first, end if last_row is None else min(end, last_row))
+    if num_rows is None:
+        return positions
     epochs, places = np.divmod(positions, num_rows)
     parts = [epoch_order(num_rows, seed, int(e))[places[epochs == e]] for e in np.unique(epochs)]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

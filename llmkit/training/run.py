@@ -6,40 +6,85 @@ checkpoints/step-00000500/   model/   summary.json
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from accelerate import Accelerator
 
-import llmkit
-from llmkit.console import tee
-from llmkit.errors import RunError, UsageError
-from llmkit.files import check_output_free, write_file
+from llmkit.console import say, tee
+from llmkit.errors import UsageError
+from llmkit.files import append_line, write_file
 from llmkit.recipe.load import dump_recipe
 from llmkit.recipe.schema import Section
-from llmkit.training.job import on_main_process
-
-RECIPE, ENVIRONMENT, METRICS, SAMPLES, SUMMARY, INPUTS = (
-    "recipe.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "samples.jsonl",
-    "summary.json",
-    "inputs.json",
+from llmkit.training.branch import copy_branch, step_of_branch
+from llmkit.training.clock import parse_duration
+from llmkit.training.disk import retrying
+from llmkit.training.environment import describe_environment, fingerprint_of
+from llmkit.training.folder import (
+    ENVIRONMENT,
+    INPUTS,
+    METRICS,
+    RECIPE,
+    SAMPLES,
+    SUMMARY,
+    flatten,
+    free_folder,
+    lines_until,
+    lock_folder,
+    make_folder,
 )
+from llmkit.training.job import on_main_process
+from llmkit.training.processes import watched
+
 LENGTH_KEYS = ("train.steps", "train.epochs")
-"""What `--resume` may change: how long the run is."""
+"""What `--extend` may change: how long the run is."""
+
+BRANCH = "branch"
+"""Name of the input of a run that began at a checkpoint of another one: the folder of that checkpoint."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says about a run, besides its recipe."""
+
+    resume: bool = False
+    extend: bool = False
+    fresh: bool = False
+    require_exact: bool = False
+    time_limit_seconds: float | None = None
+    branch: Path | None = None
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the run that is there is to go on."""
+        return self.resume or self.extend
+
+
+def run_options(
+    *,
+    resume: bool = False,
+    extend: bool = False,
+    fresh: bool = False,
+    time_limit: str | None = None,
+    require_exact: bool = False,
+    branch: Path | None = None,
+) -> RunOptions:
+    """The options of the command line, checked.
+
+    Raises:
+        UsageError: Two of them contradict each other, or the time limit is no time.
+    """
+    for is_given, name in ((resume, "--resume"), (extend, "--extend")):
+        if fresh and is_given:
+            raise UsageError("this continues a run, and --fresh begins one", where=name, fix="leave one of them out")
+    seconds = None if time_limit is None else parse_duration(time_limit, where="--time-limit")
+    return RunOptions(resume, extend, fresh, require_exact, seconds, branch)
 
 
 @dataclass
@@ -52,6 +97,11 @@ class Run:
     summary: dict[str, Any] | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    options: RunOptions = RunOptions()
+    branch_step: int | None = None
+    """The step of another run's checkpoint that this run began at."""
+    documents: dict[str, str] = field(default_factory=dict)
+    """Files that say what this run is, and their contents."""
 
     @property
     def is_finished(self) -> bool:
@@ -63,6 +113,21 @@ class Run:
         """The folder of the checkpoints."""
         return self.folder / "checkpoints"
 
+    def begin(self, step: int, changes: Sequence[str] = ()) -> None:
+        """Note that this process goes on at `step`, and how it differs from the one before it."""
+        if not self.is_main:
+            return
+        # The run is to go on: what an earlier, shorter one came to must not pass for its end.
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        for name, text in self.documents.items():
+            write_file(self.folder / name, text)
+        path = self.folder / ENVIRONMENT
+        earlier = json.loads(path.read_text()) if path.is_file() else {}
+        now = describe_environment(self.fingerprint)
+        part = {"step": step, "not_bit_identical": list(changes), **self.fingerprint}
+        part |= {key: now[key] for key in ("began", "command")}
+        self.write_json(ENVIRONMENT, {**now, "parts": [*earlier.get("parts", []), part]})
+
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         self.append(METRICS, values)
@@ -72,39 +137,32 @@ class Run:
         self.append(SAMPLES, values)
 
     def append(self, name: str, values: Mapping[str, Any]) -> None:
-        """Append a JSON object to a file of lines."""
+        """Append a JSON object to a file of lines; where the disk is full, wait for room a few times."""
         if self.is_main:
-            with (self.folder / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            path, line = self.folder / name, json.dumps(values, ensure_ascii=False)
+            retrying(lambda: append_line(path, line), path)
 
     def write_json(self, name: str, document: Any) -> None:
         """Write a JSON file into the run, whole or not at all."""
         if self.is_main:
-            write_file(self.folder / name, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+            path, text = self.folder / name, json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+            retrying(lambda: write_file(path, text), path)
 
-    def has_validation(self, step: int) -> bool:
-        """Whether the validation of a step is in metrics.jsonl: a run may have been stopped between saving and it."""
+    def validations(self) -> dict[int, dict[str, Any]]:
+        """Step -> the validation of that step, as far as metrics.jsonl goes."""
         path = self.folder / METRICS
-        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
-        return any(line["step"] == step and "validation" in line for line in lines)
+        lines = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1]) if path.exists() else ()
+        return {line["step"]: line["validation"] for line in lines if "validation" in line}
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of metrics and samples that a crash left behind the checkpoint of `step`."""
-        for name in (METRICS, SAMPLES):
+        """Drop the lines of metrics and samples that a crash left behind the checkpoint of `step`.
+
+        The samples of `step` itself go too: a crash may have cut them off, and they are taken again.
+        """
+        for name, last in ((METRICS, step), (SAMPLES, step - 1)):
             path = self.folder / name
             if self.is_main and path.exists():
-                # Split at line feeds alone: a sample may hold other characters that end lines for Python.
-                lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
-                kept = [line for line in lines if is_until(line, step)]
-                write_file(path, "".join(f"{line}\n" for line in kept))
-
-
-def is_until(line: str, step: int) -> bool:
-    """Whether a line of metrics is whole and not after `step`."""
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return False
+                write_file(path, lines_until(path, last))
 
 
 @contextmanager
@@ -113,127 +171,99 @@ def open_run(
     recipe: Section,
     accelerator: Accelerator,
     *,
-    resume: bool = False,
+    options: RunOptions = RunOptions(),
     inputs: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
     """A new run in `output`, or the run that is there if it is the same one.
 
-    The same recipe continues where its newest checkpoint is; a finished run stays as it is. With `resume`, the number
-    of steps or epochs may differ too.
+    The same recipe continues where its newest checkpoint is; a finished run stays as it is. With `--extend`, the number
+    of steps or epochs may differ too; with `--fresh`, a run that is there stays, and a new one begins beside it.
 
     Args:
         output: The run's folder.
         recipe: Fully resolved.
         accelerator: Of this process.
-        resume: Continue, even when the length of the run has changed.
+        options: Of the command line.
         inputs: Name -> content hash of what the run is made from (data, model): it must not have changed either.
 
     Raises:
         UsageError: The folder holds something else, or a run with another recipe or other inputs.
-        RunError: Another process is writing to this run.
+        RunError: Another process is writing to this run, or another process of this job was lost.
     """
-    run = Run(output, accelerator.is_main_process, fingerprint=fingerprint_of(accelerator))
+    run = Run(output, accelerator.is_main_process, fingerprint=fingerprint_of(accelerator), options=options)
     run.settings = {key: str(value) for key, value in flatten(recipe.model_dump(mode="json")).items()}
+    given = dict(inputs or {})
+    if options.branch is not None:
+        given[BRANCH] = str(options.branch.resolve())
+    run.documents = {INPUTS: json.dumps(given, indent=1) + "\n", RECIPE: dump_recipe(recipe)}
     lock: list[int] = []
-
-    def prepare() -> tuple[bool, dict[str, Any] | None]:
-        continued, summary = prepare_folder(output, recipe, dict(inputs or {}), resume=resume)
-        lock.append(lock_folder(output))
-        if summary is None:
-            # The run is to go on: what an earlier, shorter one came to must not pass for its end.
-            (output / SUMMARY).unlink(missing_ok=True)
-            write_file(output / RECIPE, dump_recipe(recipe))
-            write_file(output / INPUTS, json.dumps(dict(inputs or {}), indent=1) + "\n")
-            run.write_json(ENVIRONMENT, describe_environment(run.fingerprint))
-        return continued, summary
-
-    run.is_continued, run.summary = on_main_process(accelerator, prepare)
-    try:
-        with tee(output / "log.txt" if run.is_main else None):
-            yield run
-    finally:
-        for descriptor in lock:
-            os.close(descriptor)
+    with watched(), ExitStack() as stack:
+        stack.callback(lambda: list(map(os.close, lock)))
+        prepared = on_main_process(accelerator, lambda: prepare_folder(run, given, lock))
+        run.folder, run.is_continued, run.summary, run.branch_step = prepared
+        stack.enter_context(tee(run.folder / "log.txt" if run.is_main else None))
+        if run.folder != output:
+            say(f"{output} holds a run: the new one begins in {run.folder}")
+        yield run
 
 
 def prepare_folder(
-    output: Path, recipe: Section, inputs: dict[str, str], *, resume: bool
-) -> tuple[bool, dict[str, Any] | None]:
-    """Make the folder, or check that its run may be continued: (whether it was there, its summary if it is done)."""
-    if not (output / RECIPE).is_file():
-        check_output_free(output)
-        (output / "checkpoints").mkdir(parents=True, exist_ok=True)
-        return False, None
-    old = flatten(yaml.safe_load((output / RECIPE).read_text(encoding="utf-8")))
-    new = flatten(yaml.safe_load(dump_recipe(recipe)))
+    run: Run, given: dict[str, str], lock: list[int]
+) -> tuple[Path, bool, dict[str, Any] | None, int | None]:
+    """Make the folder, or check that its run may be continued.
+
+    Returns:
+        The folder, whether there is something to continue, the summary if it is done, and the step it branched at.
+    """
+    options, folder = run.options, free_folder(run.folder) if run.options.fresh else run.folder
+    if not (folder / RECIPE).is_file():
+        if options.is_resumed:
+            raise UsageError(
+                "there is no run to continue",
+                where=str(folder),
+                fix="name the folder of a run (--output), or begin one",
+            )
+        lock.append(make_folder(folder, options.branch))
+        if options.branch is not None:
+            copy_branch(options.branch, folder, optimizer=run.settings["train.optimizer"])
+        write_file(folder / ENVIRONMENT, json.dumps(describe_environment(run.fingerprint), indent=1) + "\n")
+        for name, text in run.documents.items():  # the recipe last: a folder with a recipe is a run
+            write_file(folder / name, text)
+        return folder, options.branch is not None, None, step_of_branch(options.branch)
+    lock.append(lock_folder(folder))
+    known = json.loads((folder / INPUTS).read_text()) if (folder / INPUTS).is_file() else {}
+    has_changed = check_same(run, folder, known, given)
+    if BRANCH in known:
+        run.documents[INPUTS] = json.dumps({**given, BRANCH: known[BRANCH]}, indent=1) + "\n"
+    path = folder / SUMMARY
+    summary = json.loads(path.read_text()) if path.is_file() and not has_changed else None
+    return folder, True, summary, step_of_branch(Path(known[BRANCH]) if BRANCH in known else None)
+
+
+def check_same(run: Run, folder: Path, known: Mapping[str, str], given: Mapping[str, str]) -> bool:
+    """Raise unless the run in `folder` is the one that is asked for; whether it is to be of another length.
+
+    Raises:
+        UsageError: With all that differs.
+    """
+    old = flatten(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
+    new = flatten(yaml.safe_load(run.documents[RECIPE]))
+    extend = run.options.extend
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    lines = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if not (resume and key in LENGTH_KEYS)]
-    known = json.loads((output / INPUTS).read_text()) if (output / INPUTS).is_file() else {}
+    lines = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if not (extend and key in LENGTH_KEYS)]
     lines += [
-        f"the contents of the {name} have changed" for name, value in inputs.items() if known.get(name, value) != value
+        f"the contents of the {name} have changed"
+        for name, value in given.items()
+        if name != BRANCH and known.get(name, value) != value
     ]
+    if BRANCH in given and known.get(BRANCH) != given[BRANCH]:
+        lines.append(f"it began at {known.get(BRANCH, 'step 0')}, not at {given[BRANCH]}")
     if lines:
-        only_length = not resume and all(key in LENGTH_KEYS for key in changed)
+        only_length = not extend and all(key in LENGTH_KEYS for key in changed)
         fix = (
-            "add --resume to change the length of the run"
-            if only_length
-            else "choose another --output, or take the changes back"
+            "add --extend to change the length of the run"
+            if only_length and len(lines) == len(changed)
+            else "add --fresh to begin a new run beside it, choose another --output, or take the changes back"
         )
-        raise UsageError("this folder holds another run:\n    " + "\n    ".join(lines), where=str(output), fix=fix)
-    path = output / SUMMARY
-    summary = json.loads(path.read_text()) if path.is_file() and not changed else None
-    return True, summary
-
-
-def lock_folder(folder: Path) -> int:
-    """Take the run's lock, which the system gives back when the process ends, however it ends."""
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise RunError(
-            "another process is writing to this run", where=str(folder), fix="wait for it, or choose another --output"
-        ) from error
-    return descriptor
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
-
-
-def fingerprint_of(accelerator: Accelerator) -> dict[str, Any]:
-    """All that the last bit of a result depends on besides the recipe and the data."""
-    return {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-    }
-
-
-def describe_environment(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run was made with: versions, machine, the command as it was typed."""
-    packages = ("transformers", "tokenizers", "accelerate", "peft", "datasets", "numpy", "safetensors")
-    return {
-        "llmkit": llmkit.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **fingerprint,
-        "packages": {name: installed_version(name) for name in packages},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def installed_version(package: str) -> str | None:
-    """The version of an installed package, without importing it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+        raise UsageError("this folder holds another run:\n    " + "\n    ".join(lines), where=str(folder), fix=fix)
+    return bool(changed)

@@ -7,20 +7,24 @@ that count. So batches of 8x1 and 2x4 rows, on one process or two, give the same
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from llmkit.batch import IGNORE_INDEX, Batch, LossSum, Rows, count_targets, to_device
-from llmkit.errors import RunError
+from llmkit.errors import RecipeError, RunError
 from llmkit.recipe.schema import TrainSection
 from llmkit.training.optim import lr_at
 from llmkit.training.order import Indices, rows_of_step, share_of_process, split_in_micro_batches, step_seed
-from llmkit.training.signals import StopRequest
+from llmkit.training.processes import note_step
+
+CAUTIOUS_ROWS = 8
+"""Rows per forward of whoever does not train, where training finds out by itself how many fit."""
 
 
 class SummedLoss(nn.Module):
@@ -38,11 +42,65 @@ class SummedLoss(nn.Module):
         return self.loss_sum(self.model, batch)
 
 
+def rows_per_forward(config: TrainSection, *, num_processes: int = 1) -> int:
+    """How many rows go through the model at once: `micro_batch_size`, or this process's share of the batch.
+
+    With `micro_batch_size: auto` the loop finds the number; whoever asks here (validation, plans) gets a cautious one.
+    """
+    share = math.ceil(config.batch_size / num_processes)
+    if config.micro_batch_size == "auto":
+        return min(CAUTIOUS_ROWS, share)
+    return min(config.micro_batch_size or share, share)
+
+
 def plan_steps(config: TrainSection, num_rows: int) -> int:
-    """How many optimizer steps `steps` or `epochs` mean for this many rows."""
+    """How many optimizer steps `steps` or `epochs` mean for this many rows.
+
+    Raises:
+        RecipeError: The rows are a stream (0 of them are known), and no number of steps is given.
+    """
     if config.steps is not None:
         return config.steps
+    if num_rows == 0:
+        raise RecipeError(
+            "a stream has no end that is known, so it has no epochs", where="train.steps", fix="set train.steps"
+        )
     return max(1, math.ceil((config.epochs or 1) * num_rows / config.batch_size))
+
+
+class StepRows(NamedTuple):
+    """This process's share of a step: micro-batches, and how many targets they have."""
+
+    batches: list[Batch]
+    num_targets: int
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What the processes tell each other before a step."""
+
+    must_stop: bool = False
+    """This process wants the step to be the last: a signal, or its time is over."""
+    num_steps: int = 0
+    """The length of the run, when the main process settles it now; else 0."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step: mean loss over its targets, norm of the gradient before clipping."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+    num_targets: int
+    signs: Signs
+    losses: list[float]
+    """The summed loss of each process."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there was an update."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
 @dataclass
@@ -55,84 +113,110 @@ class Loop:
     config: TrainSection
     accelerator: Accelerator
     num_steps: int
+    forward_rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forward_rows = rows_per_forward(self.config, num_processes=self.accelerator.num_processes)
 
     def row_indices(self, step: int) -> Indices:
         """The rows that all processes together see in a step."""
         config = self.config
         last = None if config.steps is not None else math.ceil((config.epochs or 1) * len(self.rows))
         return rows_of_step(
-            step, num_rows=len(self.rows), batch_size=config.batch_size, seed=config.seed, last_row=last
+            step,
+            num_rows=None if self.rows.is_stream else len(self.rows),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            last_row=last,
         )
+
+    def shares(self, step: int) -> list[list[int]]:
+        """The rows of a step, by process."""
+        indices, count = self.row_indices(step), self.accelerator.num_processes
+        return [
+            share_of_process(indices, self.rows.lengths, rank=rank, num_processes=count).tolist()
+            for rank in range(count)
+        ]
+
+    def step_rows(self, step: int) -> StepRows:
+        """This process's share of a step's rows, on the CPU; memory that a GPU copies from while it computes."""
+        batches = self.micro_batches(step)
+        if self.accelerator.device.type == "cuda":
+            batches = [{name: tensor.pin_memory() for name, tensor in batch.items()} for batch in batches]
+        return StepRows(batches, sum(map(count_targets, batches)))
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This process's share of a step's rows."""
-        config, job = self.config, self.accelerator
-        last = None if config.steps is not None else math.ceil((config.epochs or 1) * len(self.rows))
-        indices = rows_of_step(
-            step, num_rows=len(self.rows), batch_size=config.batch_size, seed=config.seed, last_row=last
-        )
+        indices, job, size = self.row_indices(step), self.accelerator, self.forward_rows
         mine = share_of_process(indices, self.rows.lengths, rank=job.process_index, num_processes=job.num_processes)
-        size = config.micro_batch_size or math.ceil(config.batch_size / job.num_processes)
         batches = [self.rows.batch(part.tolist()) for part in split_in_micro_batches(mine, size)]
         # FSDP gathers weights in every forward: all processes must make equally many.
         most = math.ceil(math.ceil(len(indices) / job.num_processes) / size)
         while len(batches) < most:
-            batches.append(without_targets(self.rows.batch(indices[:1].tolist())))
+            batches.append(without_targets(batches[-1] if batches else self.rows.batch(indices[:1].tolist())))
         return batches
 
-    def train_step(self, step: int, stop: StopRequest) -> StepResult:
-        """One optimizer step: count, forward and backward over all micro-batches, clip, update."""
+    def split_again(self, step: int, rows: StepRows) -> StepRows:
+        """The rows of a step after `forward_rows` has changed."""
+        if self.rows.lengths is not None:
+            return self.step_rows(step)
+        # A stream gives each of its rows but once; rows of one length may be cut from what is there.
+        whole = {name: torch.cat([batch[name] for batch in rows.batches]) for name in rows.batches[0]}
+        starts = range(0, len(whole["targets"]), self.forward_rows)
+        parts = [{name: tensor[i : i + self.forward_rows] for name, tensor in whole.items()} for i in starts]
+        return StepRows(parts, rows.num_targets)
+
+    def train_step(self, step: int, rows: StepRows, signs: Signs) -> StepResult:
+        """One optimizer step: count, forward and backward over all micro-batches, clip, update.
+
+        There is no update when the loss or the gradient is not finite: nothing of the step is left then.
+        """
         job = self.accelerator
-        batches = self.micro_batches(step)
-        torch.manual_seed(step_seed(self.config.seed, step, job.process_index))
-        # One message tells the others how many targets there are here, and that this process was asked to stop.
-        local = torch.tensor([sum(map(count_targets, batches)), stop.name is not None], dtype=torch.float64)
-        count, stops = (x.item() for x in job.reduce(local.to(job.device), "sum"))
+        set_seed(step_seed(self.config.seed, step, job.process_index), job.device)
+        note_step(step + 1)
+        # One message tells how many targets there are, who wants to stop, and how long the run is to be.
+        count, stops, num_steps = self.add_up([rows.num_targets, signs.must_stop, signs.num_steps])
         if count == 0:
             raise RunError(
                 f"no row of step {step + 1} has a target to learn", where="data", fix="see `llmkit data show`"
             )
+        self.num_steps = int(num_steps) or self.num_steps
         # DDP averages gradients over processes: undo that, and divide by all targets.
-        scale = job.num_processes / count
-        total = torch.zeros((), dtype=torch.float64, device=job.device)
+        total = self.forward_backward(rows.batches, scale=job.num_processes / count)
+        norm = float(job.clip_grad_norm_(self.wrapped.parameters(), self.config.max_grad_norm or math.inf))
+        losses = [0.0] * job.num_processes
+        losses[job.process_index] = total
+        # Only one gradient that is not finite anywhere, and no process makes the update.
+        *losses, num_bad = self.add_up([*losses, not math.isfinite(norm)])
+        lr = lr_at(step, self.config, num_steps=self.num_steps)
+        agreed = Signs(stops > 0, int(num_steps))
+        result = StepResult(sum(losses) / count, math.nan if num_bad else norm, lr, int(count), agreed, losses)
+        if result.is_finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr * group["lr_scale"]
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return result
+
+    def forward_backward(self, batches: Sequence[Batch], *, scale: float) -> float:
+        """Add the gradients of the summed loss, times `scale`; the summed loss of this process."""
+        job = self.accelerator
+        exact = torch.float32 if job.device.type == "mps" else torch.float64
+        total = torch.zeros((), dtype=exact, device=job.device)
         for number, batch in enumerate(batches, start=1):
             with nullcontext() if number == len(batches) else job.no_sync(self.wrapped):
                 loss = self.wrapped(to_device(batch, job.device))
                 job.backward(loss * scale)
             total += loss.detach()
-        mean_loss = job.reduce(total, "sum").item() / count
-        limit = self.config.max_grad_norm or math.inf
-        norm = job.clip_grad_norm_(self.wrapped.parameters(), limit)
-        grad_norm = float(norm) if norm is not None else math.nan
-        self.check_finite(step, mean_loss, grad_norm)
-        lr = lr_at(step, self.config, num_steps=self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(mean_loss, grad_norm, lr, int(count), must_stop=stops > 0)
+        return total.item()
 
-    def check_finite(self, step: int, loss: float, grad_norm: float) -> None:
-        """Raise before the update when the loss or the gradient is not a finite number."""
-        if math.isfinite(loss) and math.isfinite(grad_norm):
-            return
-        raise RunError(
-            f"step {step + 1}: loss {loss}, gradient norm {grad_norm}; no update was made. "
-            f"Rows: {self.row_indices(step).tolist()}",
-            where="train",
-            fix="lower train.lr, raise train.warmup_steps, or use train.precision=fp32; the last checkpoint is sound",
-        )
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One optimizer step: mean loss over its targets, norm of the gradient before clipping."""
-
-    loss: float
-    grad_norm: float
-    lr: float
-    num_targets: int
-    must_stop: bool
+    def add_up(self, values: Sequence[float]) -> list[float]:
+        """The sums of these numbers over all processes."""
+        job = self.accelerator
+        if job.num_processes == 1:
+            return [float(value) for value in values]
+        local = torch.tensor([float(value) for value in values], dtype=torch.float64, device=job.device)
+        return job.reduce(local, "sum").tolist()  # type: ignore[no-any-return]
 
 
 def without_targets(batch: Batch) -> Batch:
@@ -141,3 +225,15 @@ def without_targets(batch: Batch) -> Batch:
     if targets.is_floating_point():
         return {name: tensor[:0] for name, tensor in batch.items()}
     return {**batch, "targets": torch.full_like(targets, IGNORE_INDEX)}
+
+
+def set_seed(seed: int, device: torch.device) -> None:
+    """Seed the generators that dropout draws from: of the CPU, and of the device.
+
+    `torch.manual_seed` seeds those of devices that are not there, too: 3 ms on a machine without any.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -69,7 +69,7 @@ def test_killed_and_resumed_gives_the_same_weights(run_cli, points, tmp_path):
     assert run_cli("baseline", *common, "--output", tmp_path / "whole", *FAST).exit_code == 0
     part = ["--output", tmp_path / "parts", "--set", "train.validate_every=0", "--set"]
     assert run_cli("baseline", *common, *part, "train.steps=40").exit_code == 0
-    longer = run_cli("baseline", *common, *part, "train.steps=60", "--resume")
+    longer = run_cli("baseline", *common, *part, "train.steps=60", "--extend")
     assert longer.exit_code == 0, longer.stderr
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert weights[0] == weights[1]
@@ -164,3 +164,74 @@ def test_what_the_user_can_mend_ends_with_exit_code_2(run_cli, points, tmp_path,
     assert result.exit_code == 2
     assert message in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_time_limit_stops_with_a_checkpoint_and_the_same_command_continues(run_cli, points, tmp_path):
+    command = ["baseline", "--kind", "mlp", "--data", points, *FAST]
+    stopped = [*command, "--output", tmp_path / "stopped", "--json"]
+    # The tests have been running for longer: a run makes one step, and leaves it in a checkpoint.
+    for step in (1, 2):
+        result = run_cli(*stopped, "--time-limit", "1s")
+        assert result.exit_code == 75, result.stderr
+        assert json.loads(result.stdout)["step"] == step
+        assert "the time limit is near" in result.stderr
+    assert run_cli(*stopped).exit_code == 0
+    assert run_cli(*command, "--output", tmp_path / "whole").exit_code == 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--time-limit", "5 minutes"], "--time-limit: '5 minutes' is not a time"),
+        (["--resume"], "there is no run to continue"),
+        (["--extend"], "there is no run to continue"),
+        (["--fresh", "--extend"], "--fresh begins one"),
+    ],
+)
+def test_flags_that_cannot_be_followed_say_why(run_cli, points, tmp_path, flags, message):
+    result = run_cli("baseline", "--kind", "mlp", "--data", points, "--output", tmp_path / "run", *flags)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_takes_the_recipe_of_the_run(run_cli, points, tmp_path):
+    command = ["baseline", "--kind", "mlp", "--data", points, "--output", tmp_path / "run", *FAST, "--json"]
+    assert run_cli(*command, "--time-limit", "1s").exit_code == 75
+    result = run_cli("baseline", "--output", tmp_path / "run", "--resume", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["step"] == 60
+    again = run_cli("baseline", "--output", tmp_path / "run", "--resume", "--json")
+    assert json.loads(again.stdout) == json.loads(result.stdout)
+    assert "finished already" in again.stderr
+    changed = run_cli("baseline", "--output", tmp_path / "run", "--resume", "--set", "train.steps=90")
+    assert changed.exit_code == 2
+    assert "train.steps: 60 -> 90" in changed.stderr
+    assert "--extend" in changed.stderr
+
+
+def test_fresh_leaves_the_run_that_is_there(run_cli, points, tmp_path):
+    command = ["baseline", "--kind", "mlp", "--data", points, "--output", tmp_path / "run", *FAST]
+    assert run_cli(*command).exit_code == 0
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    result = run_cli(*command, "--set", "train.lr=1e-2", "--fresh", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["run"] == str(tmp_path / "run-2")
+    assert (tmp_path / "run-2/results.json").is_file()
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_exactness_can_be_required(run_cli, points, tmp_path, monkeypatch):
+    import torch
+
+    command = ["baseline", "--kind", "mlp", "--data", points, "--output", tmp_path / "run", *FAST]
+    assert run_cli(*command, "--time-limit", "1s").exit_code == 75
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    refused = run_cli(*command, "--require-exact")
+    assert refused.exit_code == 2
+    assert "threads was 1, is 3" in refused.stderr
+    result = run_cli(*command)
+    assert result.exit_code == 0
+    assert "continues, not bit-identical: threads was 1, is 3" in result.stderr

@@ -39,6 +39,44 @@ def test_prepare_prints_one_json_document(tmp_path, tokenizer_folder, run_cli):
     assert document["bytes_per_token"] > 1
 
 
+def test_prepare_leaves_out_what_it_is_asked_to_and_tells_it(tmp_path, tokenizer_folder, run_cli):
+    texts = ["the model learns to guess", "short", "the model learns to guess", "and then we ask it what comes"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    arguments = ("data", "prepare", tmp_path / "a.jsonl", "--tokenizer", tokenizer_folder, "--validation", "0")
+    result = run_cli(*arguments, "--min-length", "10", "--dedupe", "exact", "--output", tmp_path / "data")
+    assert result.exit_code == 0, result.stderr
+    assert f"left out, too short: 1 documents, 5 bytes (first: {tmp_path}/a.jsonl:2)" in result.stderr
+    assert "left out, exact duplicate: 1 documents, 25 bytes" in result.stderr
+    assert "of 2 documents: 2 shorter than 100 characters" in result.stderr
+    result = run_cli(*arguments, "--output", tmp_path / "all")
+    assert "left out" not in result.stderr
+    assert "1 equal to one before" in result.stderr
+    assert "--dedupe exact leaves out" in result.stderr
+    shown = run_cli("data", "show", tmp_path / "data", "--seq-len", "4")
+    assert "left out, too short: 1 documents" in shown.stdout
+    document = json.loads(run_cli("data", "show", tmp_path / "data", "--seq-len", "4", "--json").stdout)
+    assert document["dropped"]["exact duplicate"]["documents"] == 1
+    assert document["quality"]["documents"] == 2
+
+
+def test_a_folder_of_an_older_llmkit_can_be_shown(prepared_folder, run_cli):
+    path = prepared_folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["quality"], manifest["selection"]
+    for source in manifest["sources"]:
+        del source["dropped"]
+    path.write_text(json.dumps(manifest))
+    assert run_cli("data", "show", prepared_folder).exit_code == 0
+
+
+def test_prepare_refuses_an_unknown_way_to_find_duplicates(tmp_path, tokenizer_folder, run_cli):
+    result = run_cli(
+        *("data", "prepare", tmp_path, "--tokenizer", tokenizer_folder, "--output", tmp_path / "d", "--dedupe", "fuzzy")
+    )
+    assert result.exit_code == 2
+    assert "near" in result.stderr
+
+
 def test_prepare_tells_people_on_stderr_alone(prepared_folder, tmp_path, tokenizer_folder, run_cli):
     result = run_cli(
         "data", "prepare", tmp_path / "corpus.txt", "--tokenizer", tokenizer_folder, "--output", tmp_path / "b"
@@ -160,3 +198,28 @@ def test_show_of_what_is_not_there_is_an_error(tmp_path, run_cli, name):
     (tmp_path / "empty").mkdir()
     result = run_cli("data", "show", tmp_path / name)
     assert result.exit_code == 2
+
+
+def test_bytes_and_chars_are_tokenizers_without_a_folder(tmp_path, run_cli):
+    (tmp_path / "a.txt").write_text("wörter und\n\nmehr wörter\n", encoding="utf-8")
+    for name, num_tokens in (("bytes", 4 + 256), ("chars", 4 + 256 + 1)):
+        arguments = (tmp_path / "a.txt", "--tokenizer", name, "--output", tmp_path / name, "--json")
+        result = run_cli("data", "prepare", *arguments)
+        assert json.loads(result.stdout)["vocab_size"] == num_tokens, result.stderr
+    assert "12 characters, a token for each" in result.stderr
+
+
+def test_chars_of_stdin_are_refused_before_it_is_read(tmp_path, run_cli):
+    result = run_cli("data", "prepare", "-", "--tokenizer", "chars", "--output", tmp_path / "d", input="abc")
+    assert result.exit_code == 2
+    assert "stdin is read once" in result.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_folder_named_bytes_is_the_tokenizer_in_it(tmp_path, tokenizer_folder, run_cli, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer_folder.rename("bytes")
+    (tmp_path / "a.txt").write_text("the model\n\nlearns")
+    result = run_cli("data", "prepare", "a.txt", "--tokenizer", "bytes", "--output", "d", "--json")
+    assert json.loads(result.stdout)["vocab_size"] == 300
+    assert "not llmkit's own tokenizer of bytes" in result.stderr

@@ -91,7 +91,7 @@ def test_killed_and_resumed_is_uninterrupted(method, tune, tmp_path):
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert tune("whole", *options).exit_code == 0
     assert tune("parts", *options, "--set", "train.steps=2").exit_code == 0
-    result = tune("parts", *options, "--resume")
+    result = tune("parts", *options, "--extend")
     assert result.exit_code == 0, result.stderr
     weights = [(tmp_path / run / "model" / name).read_bytes() for run in ("whole", "parts")]
     assert weights[0] == weights[1]

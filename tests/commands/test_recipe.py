@@ -70,8 +70,8 @@ def test_types_are_said_in_words(run_cli):
     fields = json.loads(run_cli("recipe", "show", "--fields", "--json").stdout)["kinds"]["pretrain"]
     types = {field["field"]: field["type"] for field in fields}
     assert types["train.batch_size"] == "whole number > 0"
-    assert types["train.micro_batch_size"] == "whole number > 0 or none"
-    assert types["train.schedule"] == "cosine|linear|constant"
+    assert types["train.micro_batch_size"] == "whole number > 0 or auto or none"
+    assert types["train.schedule"] == "cosine|linear|constant|wsd|inverse_sqrt"
     assert types["train.min_lr_ratio"] == "number >= 0.0 <= 1.0"
 
 

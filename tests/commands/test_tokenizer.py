@@ -4,9 +4,7 @@ import json
 
 import pytest
 
-from llmkit.commands.tokenizer import Feed, Sample, interlinear, make_visible, spread_data
-from llmkit.console import Progress
-from llmkit.data.document import Document
+from llmkit.commands.tokenizer import interlinear, make_visible, spread_data
 from llmkit.evaluation.compression import token_texts
 from llmkit.tokenizer import encode_text, load_tokenizer, tokenizer_hash
 
@@ -41,12 +39,60 @@ def test_train_writes_a_tokenizer_and_one_document_of_json(run_cli, tmp_path, te
     assert report["seconds"] > 0
 
 
-@pytest.mark.parametrize("algorithm", ["bpe", "unigram", "wordpiece"])
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram", "wordpiece", "chars"])
 def test_each_algorithm_gives_the_text_back(run_cli, tmp_path, text_file, algorithm):
     output = tmp_path / "tok"
     run_cli("tokenizer", "train", text_file, "--output", output, "--vocab-size", 300, "--algorithm", algorithm)
     result = run_cli("tokenizer", "evaluate", output, "--data", text_file, "--json")
     assert json.loads(result.stdout)["tokenizers"][0]["round_trip"] == 1
+
+
+def test_bytes_need_no_text(run_cli, tmp_path):
+    result = run_cli("tokenizer", "train", "--algorithm", "bytes", "--output", tmp_path / "tok", "--json")
+    report = json.loads(result.stdout)
+    assert (report["vocab_size"], report["bytes_per_token"], report["documents"]) == (260, 1.0, 0)
+    assert encode_text(load_tokenizer(tmp_path / "tok"), "aé") == [4 + 97, 4 + 0xC3, 4 + 0xA9]
+
+
+def test_bytes_read_no_text_and_say_so(run_cli, tmp_path):
+    result = run_cli("tokenizer", "train", tmp_path / "missing", "--algorithm", "bytes", "--output", tmp_path / "tok")
+    assert result.exit_code == 0, result.stderr
+    assert "nothing is read" in result.stderr
+
+
+def test_characters_of_the_text_are_tokens(run_cli, tmp_path, text_file):
+    arguments = ("--algorithm", "chars", "--output", tmp_path / "tok", "--json")
+    result = run_cli("tokenizer", "train", text_file, *arguments)
+    report = json.loads(result.stdout)
+    text = text_file.read_text("utf-8")
+    tokenizer = load_tokenizer(tmp_path / "tok")
+    assert report["characters"] == len(set(text))
+    assert report["vocab_size"] == 4 + 256 + len({c for c in text if not c.isascii()})
+    assert f"{len(set(text))} characters, 4 control tokens" in result.stderr
+    assert len(encode_text(tokenizer, text)) == len(text)
+
+
+def test_a_vocabulary_too_small_for_all_characters_says_how_many_are_left_out(run_cli, tmp_path):
+    (tmp_path / "a.txt").write_text("語語é", encoding="utf-8")
+    arguments = ("--algorithm", "chars", "--vocab-size", 261, "--output", tmp_path / "tok")
+    result = run_cli("tokenizer", "train", tmp_path / "a.txt", *arguments)
+    assert "the 1 rarest of 2 characters are written as bytes" in result.stderr
+    assert len(encode_text(load_tokenizer(tmp_path / "tok"), "語é")) == 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--algorithm", "chars"), "there is no text to learn from"),
+        (("--algorithm", "bytes", "--vocab-size", "300"), "always has 260 tokens"),
+        ((), "there is no text to learn from"),
+    ],
+)
+def test_what_makes_no_tokenizer_is_refused(run_cli, tmp_path, arguments, message):
+    result = run_cli("tokenizer", "train", *arguments, "--output", tmp_path / "tok")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "tok").exists()
 
 
 def test_train_reads_stdin_and_rows(run_cli, tmp_path):
@@ -160,21 +206,3 @@ def test_tokens_stand_above_their_ids(tiny_tokenizer):
 
 def test_a_terminal_gets_no_control_characters():
     assert make_visible("a b\n\t\x1b[31m\u202e") == "a·b⏎⇥\\x1b[31m\\u202e"
-
-
-def test_a_sample_stays_within_its_budget_and_covers_the_stream():
-    sample = Sample(budget=100)
-    for i in range(1000):
-        sample.add(f"{i:010d}")
-    numbers = [int(text) for text in sample.texts]
-    assert sample.size <= 100
-    assert numbers == list(range(0, 1000, sample.stride))
-
-
-def test_text_beyond_the_budget_is_thinned_out_to_the_end():
-    documents = [Document("x" * 10, str(i)) for i in range(1000)]
-    with Progress("reading") as progress:
-        feed = Feed(progress, Sample(), budget=2000)
-        kept = list(feed.texts(documents))
-    assert feed.num_documents == 1000
-    assert 1500 <= feed.num_kept == 10 * len(kept) <= 2000

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
 
-from llmkit.data.prepare import ArrayFile, prepare
+from llmkit.data.prepare import prepare
 from llmkit.data.prepared import open_prepared
 from llmkit.errors import DataError, LlmkitError, UsageError
 from llmkit.tokenizer import decode_ids, encode_text, end_of_document_id, tokenizer_hash
@@ -112,7 +113,14 @@ def test_a_vocabulary_over_two_bytes_is_kept_in_four(tmp_path, corpus, tiny_toke
         def __len__(self):
             return 70_000
 
-    monkeypatch.setattr("llmkit.data.prepare.encode_texts", lambda tokenizer, texts: [[66_000] for _ in texts])
+    class Encoder:
+        def __init__(self, tokenizer):
+            pass
+
+        def encode(self, texts):
+            return [np.array([66_000], dtype=np.uint32) for _ in texts]
+
+    monkeypatch.setattr("llmkit.data.prepare.TextEncoder", Encoder)
     monkeypatch.setattr("llmkit.data.prepare.tokenizer_hash", lambda tokenizer: "x")
     prepare([str(corpus)], Large(), tmp_path / "data", validation=0)
     tokens = open_prepared(tmp_path / "data").split("train").tokens
@@ -170,21 +178,69 @@ def test_python_docs_keeps_its_own_splits(tmp_path, tiny_tokenizer, monkeypatch)
         prepare(["python-docs@dev"], tiny_tokenizer, tmp_path / "other")
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 3), (4, 9), (17, 20), (0, 20), (5, 5)])
-def test_rows_can_be_taken_out_of_an_array_file(tmp_path, monkeypatch, start, stop):
-    monkeypatch.setattr("llmkit.data.prepare.ROWS_AT_ONCE", 4)
-    array = ArrayFile(tmp_path / "a.npy", np.uint16)
-    array.append(np.arange(20))
-    assert array.read(start, stop).tolist() == list(range(start, stop))
-    array.remove(start, stop)
-    array.append(np.array([99]))
-    array.close()
-    assert np.load(tmp_path / "a.npy").tolist() == [*range(start), *range(stop, 20), 99]
+def test_what_is_left_out_is_counted_by_input_and_reason(tmp_path, tiny_tokenizer):
+    first = ["the model learns", "", "short", "the model learns", " "]
+    second = ["the model learns\n", "another text here"]
+    for name, texts in (("a.jsonl", first), ("b.jsonl", second)):
+        (tmp_path / name).write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    inputs = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    result = prepare(inputs, tiny_tokenizer, tmp_path / "data", validation=0, min_length=10, dedupe="exact")
+    prepared = open_prepared(tmp_path / "data")
+    assert documents_of(prepared, "train") == ["the model learns", "another text here"]
+    one, two = prepared.manifest["sources"]
+    assert one["dropped"] == {
+        "no text": {"first": f"{inputs[0]}:2", "documents": 2, "bytes": 1},
+        "too short": {"first": f"{inputs[0]}:3", "documents": 1, "bytes": 5},
+        "exact duplicate": {"first": f"{inputs[0]}:4", "documents": 1, "bytes": 16},
+    }
+    assert two["dropped"] == {"exact duplicate": {"first": f"{inputs[1]}:1", "documents": 1, "bytes": 17}}
+    assert (one["documents"], two["documents"]) == (1, 1)
+    assert {reason: about["documents"] for reason, about in result["dropped"].items()} == {
+        "no text": 2,
+        "too short": 1,
+        "exact duplicate": 2,
+    }
+    assert prepared.manifest["selection"] == {"min_length": 10, "dedupe": "exact"}
 
 
-def test_an_array_file_grows_and_is_an_ordinary_npy(tmp_path):
-    array = ArrayFile(tmp_path / "a.npy", np.int64, width=2)
-    for i in range(1000):
-        array.append(np.array([[i, -i]]))
-    array.close()
-    assert np.load(tmp_path / "a.npy").tolist() == [[i, -i] for i in range(1000)]
+def test_copies_that_stay_are_counted(tmp_path, tiny_tokenizer):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": f"text {i % 20}"}) for i in range(100)))
+    result = prepare([str(tmp_path / "a.jsonl")], tiny_tokenizer, tmp_path / "data", validation=0.3)
+    assert result["quality"]["documents_with"]["copies"] == 80
+    assert open_prepared(tmp_path / "data").manifest["quality"] == result["quality"]
+
+
+def test_near_duplicates_do_not_cross_from_training_to_validation(tmp_path, tiny_tokenizer):
+    pytest.importorskip("rensa")
+    chooser = random.Random(0)
+    texts = [" ".join(f"{number} {chooser.randrange(1000)}" for _ in range(40)) for number in range(30)]
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"{t} version {i}"}) for i in range(5) for t in texts)
+    )
+    for dedupe in ("none", "near"):
+        prepare([str(tmp_path / "a.jsonl")], tiny_tokenizer, tmp_path / dedupe, validation=0.3, dedupe=dedupe)
+    none, near = (open_prepared(tmp_path / dedupe) for dedupe in ("none", "near"))
+    numbers = [
+        {name: {text.split()[0] for text in documents_of(prepared, name)} for name in prepared.splits}
+        for prepared in (none, near)
+    ]
+    assert numbers[0]["train"] & numbers[0]["validation"]
+    assert not numbers[1]["train"] & numbers[1]["validation"]
+    assert near.manifest["sources"][0]["dropped"]["near duplicate"]["documents"] == 120
+    assert near.manifest["selection"]["library"].startswith("rensa ")
+
+
+@pytest.mark.parametrize("validation", [0, 0.1])
+def test_when_nothing_is_left_the_error_tells_why(tmp_path, corpus, tiny_tokenizer, validation):
+    with pytest.raises(DataError, match="no document is left\n  left out, too short: 200 documents"):
+        prepare([str(corpus)], tiny_tokenizer, tmp_path / "data", validation=validation, min_length=10_000)
+    (tmp_path / "blank.txt").write_text(" \n")
+    with pytest.raises(DataError, match="there is no text in it"):
+        prepare([str(tmp_path / "blank.txt")], tiny_tokenizer, tmp_path / "data", validation=validation)
+
+
+def test_what_is_written_does_not_depend_on_the_size_of_chunks(tmp_path, corpus, tiny_tokenizer, monkeypatch):
+    prepare([str(corpus)], tiny_tokenizer, tmp_path / "one", validation=0.2)
+    monkeypatch.setattr("llmkit.data.prepare.CHUNK", 100)
+    prepare([str(corpus)], tiny_tokenizer, tmp_path / "two", validation=0.2)
+    assert open_prepared(tmp_path / "one").manifest == open_prepared(tmp_path / "two").manifest

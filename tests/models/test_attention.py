@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llmkit.models.attention import NAME, CausalProducts, use_fast_attention
+from llmkit.models.attention import NAME, CausalProducts, use_products
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_output_and_gradients_equal_torchs_own(tensors):
     *inputs, weights = tensors
     results = []
     for attend in (
-        lambda q, k, v: CausalProducts.apply(q, k, v, 8**-0.5),
+        lambda q, k, v: CausalProducts.apply(q, k, v, 8**-0.5, None),
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
     ):
         leaves = [x.clone().requires_grad_() for x in inputs]
@@ -28,14 +28,6 @@ def test_output_and_gradients_equal_torchs_own(tensors):
         results.append([out, *(x.grad for x in leaves)])
     for ours, torchs in zip(*results, strict=True):
         assert torch.allclose(ours, torchs, atol=1e-5)
-
-
-def test_it_is_taken_for_bf16_on_a_cpu_only(tiny_model):
-    cpu = torch.device("cpu")
-    assert not use_fast_attention(tiny_model, dtype=torch.float32, device=cpu)
-    assert not use_fast_attention(tiny_model, dtype=torch.bfloat16, device=torch.device("cuda"))
-    assert use_fast_attention(tiny_model, dtype=torch.bfloat16, device=cpu)
-    assert tiny_model.config._attn_implementation == NAME
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -51,7 +43,7 @@ def test_a_model_trains_with_it_as_without(tiny_tokenizer, grouped, monkeypatch)
     for fast in (False, True):
         model = build_causal_lm(section, vocab_size=300, seq_len=64, tokenizer=tiny_tokenizer, seed=0)
         if fast:
-            use_fast_attention(model, dtype=torch.bfloat16, device=torch.device("cpu"))
+            use_products(model)
         ids = torch.arange(120).reshape(2, 60) % 290
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = causal_lm_loss_sum(model, {"input_ids": ids, "targets": ids.roll(-1, 1)})
@@ -67,5 +59,46 @@ def test_padding_and_caches_go_to_torchs_own_attention(tiny_model):
     mask = torch.ones(2, 10, dtype=torch.int64)
     mask[0, :4] = 0
     before = tiny_model(input_ids=ids, attention_mask=mask).logits
-    use_fast_attention(tiny_model, dtype=torch.bfloat16, device=torch.device("cpu"))
+    use_products(tiny_model)
     assert torch.allclose(tiny_model(input_ids=ids, attention_mask=mask).logits, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", NAME])
+def test_documents_kept_apart_have_the_loss_and_the_gradients_they_have_alone(tiny_tokenizer, kind, attention):
+    from llmkit.data.prepared import token_batch
+    from llmkit.losses import causal_lm_loss_sum
+    from llmkit.models.causal_lm import build_causal_lm
+    from llmkit.recipe.schema import ModelSection
+
+    start = 0
+    section = ModelSection(type=kind, num_layers=2, hidden_size=64, num_heads=2)
+    model = build_causal_lm(section, vocab_size=300, seq_len=64, tokenizer=tiny_tokenizer, seed=0).eval()
+    is_bf16 = attention == NAME
+    if is_bf16:
+        use_products(model)
+    else:
+        model.set_attn_implementation(attention)
+    generator = torch.Generator().manual_seed(0)
+    documents = [torch.randint(5, 290, (n,), generator=generator) for n in (7, 1, 12, 4)]
+    ids = torch.cat([torch.cat([torch.tensor([start]), d]) for d in documents])
+    packed = token_batch(torch.cat([ids, torch.tensor([start])])[None], start)
+
+    def measure(batches):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16):
+            loss = sum(causal_lm_loss_sum(model, batch) for batch in batches)
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    def alone(document, following):
+        row = torch.cat([torch.tensor([start]), document, torch.tensor([following])])[None]
+        return {"input_ids": row[:, :-1], "targets": row[:, 1:]}
+
+    together, grad = measure([packed])
+    apart, expected = measure([alone(d, start) for d in documents])
+    assert together == pytest.approx(apart, rel=2e-3 if is_bf16 else 1e-5)
+    if not is_bf16:
+        assert torch.allclose(grad, expected, atol=2e-4)
+    mixed, _ = measure([{k: v for k, v in packed.items() if k != "position_ids"}])
+    assert abs(mixed - apart) > 5 * abs(together - apart)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -37,6 +38,19 @@ def test_a_run_that_is_not_finished_is_read_as_far_as_it_is(results):
         (results / "small" / name).unlink()
     run = next(run for run in collect([results]).runs if run.name == "small")
     assert (run.summary, run.samples, run.environment) == ({}, [], {})
+
+
+def test_a_run_that_cannot_be_read_is_told_and_does_not_hide_the_others(results, capsys):
+    (results / "small" / "recipe.yaml").write_text("kind: [pre\n")
+    assert {run.name: run.kind for run in collect([results]).runs} == {"small": "run", "cnn": "baseline"}
+    assert "small: recipe.yaml is not YAML (line 2:" in capsys.readouterr().err
+
+
+def test_characters_that_end_lines_for_python_stay_in_samples(results):
+    line = json.dumps({"step": 9, "prompt": "", "text": "one\u2028two\x85three"}, ensure_ascii=False)
+    (results / "small" / "samples.jsonl").write_text(line + "\n", encoding="utf-8")
+    run = next(run for run in collect([results]).runs if run.name == "small")
+    assert [sample["text"] for sample in run.samples] == ["one\u2028two\x85three"]
 
 
 def test_json_that_is_no_result_is_left_out(results, capsys):

@@ -55,7 +55,8 @@ def test_ticks_are_round_and_inside(low, high):
 
 
 def test_numbers_at_an_axis_are_short():
-    assert [short(x) for x in (0, 0.5, 1500, 2e6, 3e-4)] == ["0", "0.5", "1.5k", "2M", "3e-4"]
+    values = (0, 0.5, 1500, 2e6, 3e-4, 2.5e-3)
+    assert [short(x) for x in values] == ["0", "0.5", "1.5k", "2M", "3e-4", "2.5e-3"]
 
 
 def test_bars_are_as_long_as_their_values():

@@ -2,122 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
+from small_runs import (
+    EXTEND,
+    CrashError,
+    LabelledRows,
+    RaggedRows,
+    run_training,
+)
 from torch import nn
 
-from llmkit.batch import IGNORE_INDEX
-from llmkit.errors import RunError, UsageError
+from llmkit.errors import RecipeError, RunError, UsageError
 from llmkit.losses import causal_lm_loss_sum, classification_loss_sum
-from llmkit.recipe.schema import PretrainRecipe, TrainSection
-from llmkit.training.job import start_job
-from llmkit.training.loop import plan_steps, train
-from llmkit.training.run import open_run
-
-
-class RaggedRows:
-    """Rows of 3 to 12 ids with some targets masked, padded on the right."""
-
-    def __init__(self, count=24):
-        generator = torch.Generator().manual_seed(0)
-        self.rows = [torch.randint(5, 290, (3 + i % 10,), generator=generator) for i in range(count)]
-        self.lengths = [len(row) for row in self.rows]
-
-    def __len__(self):
-        return len(self.rows)
-
-    def batch(self, indices):
-        longest = max(self.lengths[i] for i in indices)
-        ids = torch.zeros(len(indices), longest, dtype=torch.int64)
-        targets = torch.full_like(ids, IGNORE_INDEX)
-        for place, index in enumerate(indices):
-            row = self.rows[index]
-            ids[place, : len(row)] = row
-            targets[place, index % 3 : len(row)] = row[index % 3 :]
-        return {"input_ids": ids, "targets": targets}
-
-
-class LabelledRows:
-    """Thirty points with three classes."""
-
-    lengths = None
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.inputs = torch.randn(30, 4, generator=generator)
-        self.targets = torch.arange(30) % 3
-
-    def __len__(self):
-        return 30
-
-    def batch(self, indices):
-        return {"inputs": self.inputs[indices], "targets": self.targets[indices]}
-
-
-def run_training(folder, model, rows=None, loss=causal_lm_loss_sum, *, resume=False, stop_after=None, **fields):
-    """Train and return (summary, lines of metrics, weights)."""
-    from safetensors.torch import load_file, save_file
-
-    config = TrainSection(**{"steps": 6, "batch_size": 8, "lr": 1e-2, "warmup_steps": 2, "precision": "fp32", **fields})
-    accelerator = start_job(config)
-    rows = rows or RaggedRows()
-    if stop_after is not None:
-        rows = FailingRows(rows, stop_after * config.batch_size)
-    with open_run(folder, PretrainRecipe(train=config), accelerator, resume=resume) as run:
-        summary = train(
-            model,
-            rows,
-            loss,
-            config,
-            run,
-            accelerator=accelerator,
-            save_model=lambda path, weights: save_file(
-                dict(model.state_dict()) | tied(model), path / "model.safetensors"
-            ),
-            load_model=lambda path: model.load_state_dict(load_file(path / "model.safetensors")),
-        )
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return summary, lines, {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def tied(model):
-    """safetensors refuses two names for one memory."""
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-class CrashError(Exception):
-    """Stands for the plug being pulled."""
-
-
-class FailingRows:
-    """Rows that break after so many were read."""
-
-    def __init__(self, rows, limit):
-        self.rows, self.limit, self.read, self.lengths = rows, limit, 0, rows.lengths
-
-    def __len__(self):
-        return len(self.rows)
-
-    def batch(self, indices):
-        self.read += len(indices)
-        if self.read > self.limit:
-            raise CrashError
-        return self.rows.batch(indices)
-
-
-@pytest.fixture
-def make_model(tiny_tokenizer):
-    from llmkit.models.causal_lm import build_causal_lm
-    from llmkit.recipe.schema import ModelSection
-
-    def make(dropout=0.0):
-        overrides = {"attention_dropout": dropout}
-        section = ModelSection(num_layers=2, hidden_size=32, num_heads=2, overrides=overrides)
-        return build_causal_lm(section, vocab_size=300, seq_len=64, tokenizer=tiny_tokenizer, seed=0)
-
-    return make
+from llmkit.recipe.schema import TrainSection
+from llmkit.training.step import plan_steps
 
 
 def test_how_a_batch_is_split_changes_neither_loss_nor_gradient(tmp_path, make_model):
@@ -183,11 +82,13 @@ def test_another_recipe_in_the_same_folder_is_refused_with_the_differences(tmp_p
         run_training(tmp_path / "run", make_model(), steps=2, lr=0.02)
 
 
-def test_resume_may_make_a_run_longer(tmp_path, make_model):
+def test_extend_may_make_a_run_longer(tmp_path, make_model):
     run_training(tmp_path / "run", make_model(), steps=2)
     with pytest.raises(UsageError, match="another run"):
         run_training(tmp_path / "run", make_model(), steps=4)
-    summary, lines, _ = run_training(tmp_path / "run", make_model(), steps=4, resume=True)
+    with pytest.raises(UsageError, match=r"train.lr: 0.01 -> 0.02"):
+        run_training(tmp_path / "run", make_model(), steps=4, lr=0.02, options=EXTEND)
+    summary, lines, _ = run_training(tmp_path / "run", make_model(), steps=4, options=EXTEND)
     assert (summary.step, [line["step"] for line in lines]) == (4, [1, 2, 3, 4])
 
 
@@ -209,7 +110,7 @@ def test_steps_follow_from_epochs_and_rows():
 def test_a_longer_run_that_stops_is_not_taken_for_finished(tmp_path, make_model):
     run_training(tmp_path / "run", make_model(), steps=2)
     with pytest.raises(CrashError):
-        run_training(tmp_path / "run", make_model(), steps=6, resume=True, stop_after=2)
+        run_training(tmp_path / "run", make_model(), steps=6, options=EXTEND, stop_after=2)
     summary, _, _ = run_training(tmp_path / "run", make_model(), steps=6)
     assert (summary.status, summary.step) == ("finished", 6)
 
@@ -217,7 +118,9 @@ def test_a_longer_run_that_stops_is_not_taken_for_finished(tmp_path, make_model)
 def test_a_run_cannot_be_made_shorter_than_it_is(tmp_path, make_model):
     run_training(tmp_path / "run", make_model(), steps=4)
     with pytest.raises(UsageError, match="has 4 steps behind it"):
-        run_training(tmp_path / "run", make_model(), steps=2, resume=True)
+        run_training(tmp_path / "run", make_model(), steps=2, options=EXTEND)
+    summary, _, _ = run_training(tmp_path / "run", make_model(), steps=4)
+    assert summary.step == 4, "what was refused has changed nothing"
 
 
 def test_a_result_that_a_crash_left_half_replaced_is_replaced(tmp_path, make_model):
@@ -225,7 +128,7 @@ def test_a_result_that_a_crash_left_half_replaced_is_replaced(tmp_path, make_mod
     for name in (".model.old", ".model.new"):
         (tmp_path / "run" / name).mkdir()
         (tmp_path / "run" / name / "model.safetensors").write_text("left")
-    summary, _, _ = run_training(tmp_path / "run", make_model(), steps=3, resume=True)
+    summary, _, _ = run_training(tmp_path / "run", make_model(), steps=3, options=EXTEND)
     assert summary.step == 3
     assert not list((tmp_path / "run").glob(".model*"))
 
@@ -240,3 +143,38 @@ def test_processes_make_equally_many_forwards():
         job = SimpleNamespace(num_processes=2, process_index=rank)
         loop = Loop(None, None, RaggedRows(), config, job, num_steps=1)
         assert len(loop.micro_batches(0)) == 2
+
+
+class Stream:
+    """Rows without an end, which must be asked for in order."""
+
+    lengths = None
+    is_stream = True
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return 0
+
+    def batch(self, indices):
+        self.asked += indices
+        ids = torch.tensor([[(7 * index + place) % 290 for place in range(8)] for index in indices])
+        return {"input_ids": ids, "targets": ids}
+
+
+def test_a_stream_is_read_in_its_own_order_and_goes_on_where_it_was(tmp_path, make_model):
+    stream = Stream()
+    run_training(tmp_path / "whole", make_model(), stream, micro_batch_size=3, steps=4)
+    assert stream.asked[:32] == list(range(32))
+    run_training(tmp_path / "parts", make_model(), Stream(), micro_batch_size=3, steps=2, schedule="constant")
+    resumed = Stream()
+    run_training(
+        tmp_path / "parts", make_model(), resumed, micro_batch_size=3, steps=4, schedule="constant", options=EXTEND
+    )
+    assert resumed.asked[0] == 16
+
+
+def test_a_stream_has_no_epochs(tmp_path, make_model):
+    with pytest.raises(RecipeError, match="no epochs"):
+        run_training(tmp_path / "run", make_model(), Stream(), steps=None, epochs=1)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from llmkit.errors import RunError, UsageError
 from llmkit.recipe.schema import PretrainRecipe
 from llmkit.training.job import on_main_process
-from llmkit.training.run import open_run
+from llmkit.training.run import RunOptions, open_run, run_options
 
 
 @pytest.fixture
@@ -50,7 +50,8 @@ def test_lines_after_the_checkpoint_are_forgotten(tmp_path, accelerator):
     with open_run(tmp_path / "run", PretrainRecipe(), accelerator) as run:
         for step in range(1, 6):
             run.log({"step": step})
-        run.append("samples.jsonl", {"step": 3, "text": "a\nb"})
+        run.append("samples.jsonl", {"step": 2, "text": "a\nb"})
+        run.append("samples.jsonl", {"step": 3, "text": "taken again"})
         with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
             file.write('{"step": 6, "lo')
         run.forget_after(3)
@@ -83,3 +84,57 @@ def test_characters_that_end_lines_for_python_stay_in_samples(tmp_path, accelera
             file.write(b'{"step": 2, "text": "\xe2\x80')
         run.forget_after(3)
     assert json.loads((tmp_path / "run" / "samples.jsonl").read_text())["text"] == "one\u2028two\x85three"
+
+
+def test_nothing_is_continued_where_there_is_no_run(tmp_path, accelerator):
+    for options in (RunOptions(resume=True), RunOptions(extend=True)):
+        with (
+            pytest.raises(UsageError, match="no run to continue"),
+            open_run(tmp_path / "run", PretrainRecipe(), accelerator, options=options),
+        ):
+            pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_fresh_begins_beside_the_runs_that_are_there(tmp_path, accelerator, capsys):
+    folders = []
+    for _ in range(3):
+        with open_run(tmp_path / "run", PretrainRecipe(), accelerator, options=RunOptions(fresh=True)) as run:
+            assert not run.is_continued
+            folders.append(run.folder.name)
+    assert folders == ["run", "run-2", "run-3"]
+    assert "the new one begins in" in capsys.readouterr().err
+
+
+def test_fresh_and_resume_contradict_each_other():
+    with pytest.raises(UsageError, match="--fresh begins one"):
+        run_options(resume=True, fresh=True)
+
+
+def test_a_start_that_was_cut_off_is_no_run_and_no_obstacle(tmp_path, accelerator):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in (".lock", "inputs.json", ".recipe.yaml.4711.tmp"):
+        (folder / name).write_text("{")
+    with open_run(folder, PretrainRecipe(), accelerator) as run:
+        assert not run.is_continued
+
+
+def test_a_folder_with_a_lock_and_something_else_is_not_free(tmp_path, accelerator):
+    folder = tmp_path / "run"
+    (folder / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (folder / ".lock").touch()
+    with pytest.raises(UsageError, match="not empty"), open_run(folder, PretrainRecipe(), accelerator):
+        pass
+
+
+def test_a_refused_run_is_not_locked(tmp_path, accelerator):
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator, inputs={"data": "a"}):
+        pass
+    with (
+        pytest.raises(UsageError, match="changed"),
+        open_run(tmp_path / "run", PretrainRecipe(), accelerator, inputs={"data": "b"}),
+    ):
+        pass
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator, inputs={"data": "a"}) as run:
+        assert run.is_continued

@@ -25,7 +25,7 @@ from llmkit.models.causal_lm import build_causal_lm, load_weights, save_causal_l
 from llmkit.recipe.schema import ModelSection, PretrainRecipe, TrainSection
 from llmkit.training import loop
 from llmkit.training.job import start_job
-from llmkit.training.run import open_run
+from llmkit.training.run import RunOptions, open_run
 
 data, output, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 is_sharded = "sharded" in sys.argv
@@ -47,8 +47,9 @@ def shard(wrapped, optimizer):
 
 if is_sharded:
     accelerator.prepare = shard
+options = RunOptions(extend=output.exists())
 stream, num_bytes = prepared.split("validation").first_documents(2000)
-with open_run(output, PretrainRecipe(train=config), accelerator, resume=True) as run:
+with open_run(output, PretrainRecipe(train=config), accelerator, options=options) as run:
     loop.train(
         model,
         TokenRows(prepared.split("train"), 32),

@@ -1,0 +1,55 @@
+"""Whether a run is well: losses that are no numbers, and losses that leap."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+NUM_LOSSES = 50
+"""How many losses a leap is judged by."""
+
+NUM_LOSSES_TOLD = 20
+
+HEIGHT_OF_SPIKE = 6.0
+"""A loss so many median deviations above the median of the last losses is a spike."""
+
+LEAST_SPIKE = 0.05
+"""A spike is at least this share of the median: where the losses hardly move, a trifle is many deviations."""
+
+
+class Losses:
+    """The last losses of a run."""
+
+    def __init__(self, values: Iterable[float] = ()) -> None:
+        self.values = deque(values, maxlen=NUM_LOSSES)
+
+    def add(self, loss: float) -> float | None:
+        """Take the next loss; the median of those before if it leaps above them, else None."""
+        middle = self.median_if_spike(loss)
+        self.values.append(loss)
+        return middle
+
+    def median_if_spike(self, loss: float) -> float | None:
+        """The median of the last losses if `loss` leaps above it."""
+        if len(self.values) < NUM_LOSSES:
+            return None
+        middle = median(self.values)
+        deviation = median(abs(value - middle) for value in self.values)
+        least = max(HEIGHT_OF_SPIKE * deviation, LEAST_SPIKE * abs(middle))
+        return middle if loss > middle + least else None
+
+    def describe(self) -> str:
+        """The last of them, in words."""
+        last = list(self.values)[-NUM_LOSSES_TOLD:]
+        return "last losses: " + ", ".join(f"{value:.4f}" for value in last) if last else "there was no loss before"
+
+
+def describe_rows(shares: Sequence[Sequence[int]], losses: Sequence[float]) -> str:
+    """The rows of a step, by process, and which process's loss is not finite."""
+    if len(shares) == 1:
+        return f"rows {list(shares[0])}"
+    marks = ["" if math.isfinite(loss) else " (not finite here)" for loss in losses]
+    parts = [f"process {rank}: {list(rows)}{marks[rank]}" for rank, rows in enumerate(shares)]
+    return f"rows of {'; '.join(parts)}"

@@ -1,0 +1,388 @@
+"""A run from its first step in this process to its last: steps, lines, validations, samples, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from llmkit.console import Progress, say, warn
+from llmkit.device import peak_memory_bytes
+from llmkit.errors import RunError
+from llmkit.files import new_folder
+from llmkit.training import checkpoint as checkpoints
+from llmkit.training.average import WeightAverage
+from llmkit.training.clock import Clock
+from llmkit.training.disk import retrying
+from llmkit.training.feed import Feed
+from llmkit.training.folder import SUMMARY
+from llmkit.training.health import Losses, describe_rows
+from llmkit.training.job import on_main_process
+from llmkit.training.length import Length
+from llmkit.training.memory import memory_errors_explained
+from llmkit.training.run import Run
+from llmkit.training.signals import StopRequest
+from llmkit.training.step import Loop, Signs, StepResult, StepRows
+from llmkit.training.trackers import track
+
+Validate = Callable[[], Mapping[str, float]]
+"""() -> metrics on held-out data, called on every process with the model in eval mode."""
+
+BEST_BY = ("nats_per_token", "loss")
+"""The metric of validation by which a checkpoint is the best: the first of these that there is."""
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a run came to."""
+
+    status: str
+    step: int
+    loss: float
+    validation: dict[str, float] | None
+    tokens_per_second: float
+    seconds: float
+    model: Path
+    waited_share: float = 0.0
+    """Share of this process's time in steps in which it waited for rows."""
+    skipped: int = 0
+    """Steps that were left out since their loss or gradient was not finite."""
+
+    def to_json(self, run: Run) -> dict[str, Any]:
+        """The document that the training verbs print."""
+        values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
+        return {"run": str(run.folder), **values, "loss": self.loss if math.isfinite(self.loss) else None}
+
+
+@dataclass
+class Totals:
+    """What adds up over a run, and goes on where a checkpoint left off."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    loss: float = math.nan
+    skipped: int = 0
+
+
+@dataclass
+class Session:
+    """A run from its first step in this process to its last."""
+
+    loop: Loop
+    model: nn.Module
+    run: Run
+    clock: Clock
+    length: Length
+    save_model: checkpoints.SaveModel
+    validate: Validate | None = None
+    sample: Callable[[int], None] | None = None
+    average: WeightAverage | None = None
+    flops_per_token: float | None = None
+    matrix_rate: float | None = None
+    totals: Totals = field(default_factory=Totals)
+    losses: Losses = field(default_factory=Losses)
+    validation: dict[str, float] | None = None
+    waited_share: float = 0.0
+    memory: tuple[float, int] = (-math.inf, 0)
+    """When the memory was last asked for, and what the answer was."""
+
+    def run_steps(self, first: int, stop: StopRequest, bar: Progress, feed: Feed[StepRows]) -> TrainSummary:
+        """All steps that are left; the checkpoint is safe before anything else may fail."""
+        loop = self.loop
+        # FSDP gathers weights only in a model that has been through a step.
+        if first == 0 and loop.config.sample_every and not isinstance(loop.wrapped, FSDPModule):
+            self.take_samples(0)
+        if 0 < first < loop.num_steps:
+            self.look(first, bar, is_measured=first in self.past_validations())
+        done, before = first, self.totals.seconds
+        while done < loop.num_steps:
+            result = self.make_step(done, stop, bar, feed)
+            done += 1
+            self.waited_share = round(feed.waited_seconds / (self.totals.seconds - before), 5)
+            if done == loop.num_steps:
+                break
+            if result.signs.must_stop or is_due(done, loop.config.save_every):
+                self.save(done)
+            if result.signs.must_stop:
+                say(f"stopping: {stop.name or 'the time limit is near, or another process was asked to'}")
+                return self.summary("stopped", done)
+            self.look(done, bar)
+        return self.finish(first, bar)
+
+    def make_step(self, step: int, stop: StopRequest, bar: Progress, feed: Feed[StepRows]) -> StepResult:
+        """One step, with all that it leaves: an update or none, a line of metrics, a move of the bar."""
+        begin = time.perf_counter()
+        with memory_errors_explained(step + 1, self.loop.forward_rows):
+            result = self.loop.train_step(step, feed.take(step), self.signs(step, stop))
+        if result.is_finite and self.average is not None:
+            self.average.update()
+        seconds = time.perf_counter() - begin
+        self.clock.add_step(seconds)
+        self.totals.seconds += seconds
+        bar.total = self.length.expected if self.length.has_deadline else self.loop.num_steps
+        if result.is_finite:
+            self.record(step + 1, result, seconds, bar)
+        else:
+            self.leave_out(step + 1, result, bar)
+        return result
+
+    def signs(self, step: int, stop: StopRequest) -> Signs:
+        """What this process has to tell the others before a step."""
+        config = self.loop.config
+        saves = is_due(step + 1, config.save_every)
+        looks = is_due(step + 1, config.validate_every) or is_due(step + 1, config.sample_every)
+        is_over = self.clock.is_nearly_over(saves=saves, looks=looks)
+        num_steps = self.length.propose(step, self.clock.steps_until_deadline()) if self.run.is_main else 0
+        return Signs(stop.name is not None or is_over, num_steps)
+
+    def record(self, done: int, result: StepResult, seconds: float, bar: Progress) -> None:
+        """One line of metrics, one move of the bar; a line more where the loss leaps."""
+        totals, speed = self.totals, result.num_targets / seconds
+        totals.tokens += result.num_targets
+        totals.loss = result.loss
+        note = f"loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  {speed:,.0f} {self.unit}/s"
+        memory = self.peak_memory()
+        values = {
+            "step": done,
+            "loss": result.loss,
+            "lr": result.lr,
+            "grad_norm": result.grad_norm,
+            "tokens": totals.tokens,
+            "tokens_per_second": round(speed, 1),
+            "seconds": round(totals.seconds, 3),
+            "memory_bytes": memory,
+        }
+        if self.flops_per_token and self.matrix_rate:
+            limit = self.matrix_rate * self.loop.accelerator.num_processes
+            values["mfu"] = round(speed * self.flops_per_token / limit, 4)
+            note += f"  MFU {values['mfu']:.2f}"
+        skipped = f"  {totals.skipped} skipped" if totals.skipped else ""
+        bar.update(1, note=f"{note}  {memory / 1e9:.1f} GB{skipped}")
+        if is_due(done, self.loop.config.log_every) or done == self.loop.num_steps:
+            self.log(values)
+        middle = self.losses.add(result.loss)
+        if middle is not None:
+            rows = self.loop.row_indices(done - 1).tolist()
+            self.log({"step": done, "spike": {"loss": result.loss, "median": middle, "rows": rows}})
+            bar.interrupt(f"step {done:,}: the loss leaps to {result.loss:.4f} (median {middle:.4f}); rows {rows}")
+
+    def peak_memory(self) -> int:
+        """The most memory that was held so far, asked for once a second: to ask costs as much as a small step."""
+        now = time.perf_counter()
+        if now - self.memory[0] > 1.0:
+            self.memory = (now, peak_memory_bytes(self.loop.accelerator.device))
+        return self.memory[1]
+
+    def leave_out(self, done: int, result: StepResult, bar: Progress) -> None:
+        """Count a step without an update, or end the run.
+
+        Raises:
+            RunError: The recipe wants no step to be left out, or no more.
+        """
+        config = self.loop.config
+        rows = describe_rows(self.loop.shares(done - 1), result.losses)
+        problem = f"step {done}: loss {result.loss}, gradient norm {result.grad_norm}; no update was made"
+        if config.on_nonfinite == "error" or self.totals.skipped == config.max_nonfinite:
+            left = f"; {self.totals.skipped} steps were left out before" if self.totals.skipped else ""
+            raise RunError(
+                f"{problem}{left}. {rows[0].upper()}{rows[1:]}; {self.losses.describe()}",
+                where="train",
+                fix="lower train.lr, raise train.warmup_steps, or set train.precision=fp32 or train.on_nonfinite=skip; "
+                "the last checkpoint is sound",
+            )
+        self.totals.skipped += 1
+        skipped = {"loss": str(result.loss), "grad_norm": str(result.grad_norm)}
+        self.log({"step": done, "skipped": {**skipped, "rows": self.loop.row_indices(done - 1).tolist()}})
+        bar.update(1)
+        bar.interrupt(f"{problem}: left out ({self.totals.skipped} of at most {config.max_nonfinite}); {rows}")
+
+    @property
+    def unit(self) -> str:
+        """What is counted: tokens of a language model, rows of a baseline."""
+        return "tokens" if hasattr(self.model, "config") else "rows"
+
+    def log(self, values: dict[str, Any]) -> None:
+        """To metrics.jsonl and to the trackers; a tracker that fails costs a warning, not the run."""
+        self.run.log(values)
+        track(self.loop.accelerator, values)
+
+    def save(self, done: int) -> None:
+        """A checkpoint, and only then the end of older ones."""
+        begin, loop, run, totals = time.perf_counter(), self.loop, self.run, self.totals
+        state = {
+            **vars(totals),
+            "losses": list(self.losses.values),
+            "elapsed_seconds": self.clock.elapsed_seconds,
+            "forward_rows": loop.forward_rows,
+            "num_steps": self.length.settled,
+            "fingerprint": run.fingerprint,
+        }
+        checkpoints.save_checkpoint(
+            run.checkpoints,
+            done,
+            accelerator=loop.accelerator,
+            model=loop.wrapped,
+            optimizer=loop.optimizer,
+            state=state,
+            save_model=self.save_model,
+            average=None if self.average is None else self.average.tensors(),
+        )
+        self.prune()
+        self.clock.add_save(time.perf_counter() - begin)
+
+    def prune(self) -> None:
+        """Delete the checkpoints that nothing asks for any more."""
+        run, config = self.run, self.loop.config
+        if run.is_main:
+            best = {step: loss_of(values) for step, values in run.validations().items()} if config.keep_best else {}
+            checkpoints.prune_checkpoints(
+                run.checkpoints,
+                keep_last=config.keep_last,
+                keep_every=config.keep_every,
+                keep_best=config.keep_best,
+                best=best,
+            )
+
+    def past_validations(self) -> dict[int, dict[str, Any]]:
+        """What metrics.jsonl has: a run may have been stopped between a checkpoint and its validation."""
+        return on_main_process(self.loop.accelerator, self.run.validations)
+
+    def look(self, done: int, bar: Progress, *, is_measured: bool = False) -> None:
+        """Validate, unless that was done before, and take samples where it is time to."""
+        begin, config = time.perf_counter(), self.loop.config
+        if is_due(done, config.validate_every) and not is_measured:
+            self.measure(done, bar)
+            if config.keep_best:
+                self.prune()
+        if is_due(done, config.sample_every):
+            self.take_samples(done)
+        self.clock.add_look(time.perf_counter() - begin)
+
+    def measure(self, done: int, bar: Progress) -> None:
+        """Validate, and say and log what came out."""
+        if self.validate is None:
+            return
+        with self.guarded("validation", done), self.as_result():
+            self.validation = dict(self.validate())
+            self.log({"step": done, "validation": self.validation})
+            bar.interrupt(f"step {done:,}: loss {self.totals.loss:.4f}  validation {describe_metrics(self.validation)}")
+
+    def take_samples(self, done: int) -> None:
+        """Samples, in eval mode."""
+        if self.sample is not None:
+            with self.guarded("sample", done), self.as_result():
+                self.sample(done)
+
+    @contextmanager
+    def guarded(self, what: str, done: int) -> Iterator[None]:
+        """Whatever fails in the block costs a warning and a line of metrics, not the run: the checkpoint is safe.
+
+        With many processes that holds for what fails on all of them, or between their messages. Where one fails within
+        a message (FSDP gathers weights in every forward), the others wait for it, and the job ends.
+        """
+        try:
+            yield
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            warn(f"step {done:,}: the {what} failed, and the run goes on: {problem}")
+            self.log({"step": done, f"{what}_failed": problem})
+
+    @contextmanager
+    def as_result(self) -> Iterator[None]:
+        """Within the block the model is what the result would be now: in eval mode, with the averaged weights."""
+        self.model.eval()
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(self.loop.accelerator.autocast())
+                if self.average is not None:
+                    stack.enter_context(self.average.applied())
+                stack.enter_context(gathered(self.loop.wrapped))
+                yield
+        finally:
+            self.model.train()
+
+    def finish(self, first: int, bar: Progress) -> TrainSummary:
+        """Save first, evaluate afterwards: checkpoint, result folder, validation, samples, summary."""
+        num_steps, run, job = self.loop.num_steps, self.run, self.loop.accelerator
+        if first < num_steps:
+            self.save(num_steps)
+        with nullcontext() if self.average is None else self.average.applied():
+            weights = checkpoints.whole_weights(self.loop.wrapped)
+            target = run.folder / "model"
+            on_main_process(job, lambda: retrying(lambda: self.replace_result(weights), target))
+        self.validation = self.past_validations().get(num_steps)
+        if self.validation is None:
+            self.measure(num_steps, bar)
+        if self.loop.config.sample_every:
+            self.take_samples(num_steps)
+        summary = self.summary("finished", num_steps)
+        run.write_json(SUMMARY, summary.to_json(run))
+        return summary
+
+    def replace_result(self, weights: dict[str, Tensor] | None) -> None:
+        """Write the result aside and put it in the place of an earlier one."""
+        target = self.run.folder / "model"
+        new, old = target.with_name(".model.new"), target.with_name(".model.old")
+        for leftover in (new, old):  # of a crash in this very place
+            checkpoints.remove_folder(leftover)
+        with new_folder(new, flush=checkpoints.write_manifest) as aside:
+            self.save_model(aside, weights)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        checkpoints.remove_folder(old)
+
+    def summary(self, status: str, step: int) -> TrainSummary:
+        """What there is to say at this point."""
+        totals = self.totals
+        speed = totals.tokens / totals.seconds if totals.seconds else 0.0
+        return TrainSummary(
+            status,
+            step,
+            totals.loss,
+            self.validation,
+            round(speed, 1),
+            round(totals.seconds, 2),
+            self.run.folder / "model",
+            self.waited_share,
+            totals.skipped,
+        )
+
+
+def loss_of(validation: Mapping[str, Any]) -> float:
+    """The loss of a validation, by which checkpoints are compared."""
+    return float(next((validation[name] for name in BEST_BY if name in validation), math.nan))
+
+
+@contextmanager
+def gathered(wrapped: nn.Module) -> Iterator[None]:
+    """Within the block the model inside may be called by itself, which FSDP would not gather its outer weights for."""
+    if not isinstance(wrapped, FSDPModule):
+        yield
+        return
+    wrapped.unshard()
+    try:
+        yield
+    finally:
+        wrapped.reshard()
+
+
+def is_due(done: int, every: int) -> bool:
+    """Whether something that happens every so many steps (0: never) happens now."""
+    return every > 0 and done % every == 0
+
+
+def describe_metrics(values: Mapping[str, float]) -> str:
+    """Metrics on one line."""
+    return "  ".join(
+        f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if isinstance(value, int | float)
+    )
