@@ -36,6 +36,8 @@ SHARE_OF_LOOKS = 0.03
 LOOK_EVERY = 0.27
 """Share of the steps between checkpoints and validations: three of each, and those of the end."""
 FEWEST_STEPS = 10
+AIM = 0.98
+"""The end that is aimed at, as a share of the minutes: Python takes a moment to end too."""
 BYTES_PER_PARAMETER = 32
 """Of free memory, for weights, gradients, the optimizer's state and as much again."""
 
@@ -97,7 +99,6 @@ def pick_for_minutes(
         UsageError: They are too few.
     """
     from llmkit.models.budget import pick_batch_tokens, pick_lr
-    from llmkit.recipe.schema import PretrainData
 
     begin = time.monotonic()
     probed = probe(settings, data, accelerator, seconds=seconds * SHARE_FOR_TRAINING)
@@ -113,15 +114,22 @@ def pick_for_minutes(
     values = {f"model.{name}": getattr(probed.section, name) for name in probed.section.model_fields_set - {"size"}}
     is_cuda = accelerator.device.type == "cuda"
     values |= {"train.batch_size": batch, "train.micro_batch_size": "auto" if is_cuda else forward}
-    every = round(LOOK_EVERY * steps)
-    values |= {"train.validate_every": every, "train.save_every": every, "train.sample_every": 2 * every}
-    values |= {"train.lr": pick_lr(flops), "train.warmup_steps": max(1, steps // 20)}
-    looked_at = math.ceil(SHARE_OF_LOOKS * steps * batch * config.seq_len)
-    values["data.validation_tokens"] = min(looked_at, PretrainData().validation_tokens)
-    length = {"train.steps": ("--minutes", steps), "train.schedule": ("--minutes", "wsd")}
+    values["train.lr"] = pick_lr(flops)
     took = format_seconds(time.monotonic() - begin)
     reason = f"a probe of {took} reached {describe_rate(probed.rate)}: {flops:.2g} FLOPs in the time"
-    return Picks(values, length, reason)
+    return Picks(values, pick_length(steps, batch * config.seq_len), reason)
+
+
+def pick_length(steps: int, step_tokens: int) -> dict[str, tuple[str, Any]]:
+    """How many steps, and what happens how often: a recipe's own would be for another length."""
+    from llmkit.recipe.schema import PretrainData
+
+    every = max(1, round(LOOK_EVERY * steps))
+    cadence = {"validate_every": every, "save_every": every, "sample_every": 2 * every}
+    train = {"steps": steps, "schedule": "wsd", "warmup_steps": max(1, steps // 20), **cadence}
+    tokens = min(math.ceil(SHARE_OF_LOOKS * steps * step_tokens), PretrainData().validation_tokens)
+    picks = {**{f"train.{name}": value for name, value in train.items()}, "data.validation_tokens": tokens}
+    return {key: ("--minutes", value) for key, value in picks.items()}
 
 
 def round_batch(rows: float, together: int) -> int:

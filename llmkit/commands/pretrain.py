@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from llmkit.commands.minutes import earlier_minutes, pick_for_minutes
+from llmkit.commands.minutes import AIM, earlier_minutes, pick_for_minutes
 from llmkit.commands.options import (
     AsJson,
     Branch,
@@ -225,7 +225,7 @@ def run_pretraining(
                 sample=sampler(settings, data.tokenizer, model, run),
                 flops_per_token=effort.flops_per_token,
                 matrix_rate=effort.matrix_rate,
-                deadline_seconds=None if minutes is None else 60 * minutes,
+                deadline_seconds=None if minutes is None else 60 * AIM * minutes,
             )
             show_curves(run)
         conclude(summary, run, as_json=as_json)
