@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fix bench clean
+.PHONY: help install demo test check fix bench soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -46,8 +46,14 @@ fix: $(INSTALLED) ## Mend the format, what lint can, and the generated parts of 
 	$(BIN)/ruff format .
 	$(BIN)/cog -r README.md
 
-bench: $(INSTALLED) ## Measure: tokens per second beside a plain loop over the same model
+bench: $(INSTALLED) ## Measure, beside litgpt and transformers' Trainer: half an hour on a quiet machine
 	$(BIN)/python tests/benchmarks/bench_pretrain.py
+	$(BIN)/python tests/benchmarks/bench_overhead.py
+	$(BIN)/python tests/benchmarks/bench_checkpoint.py
+	$(BIN)/python tests/benchmarks/bench_tokenizer.py
+
+soak: $(INSTALLED) ## Kill runs hundreds of times, and see that none is lost: under an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py
 
 clean: ## Remove .venv and what the tools left behind; runs stay
-	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -14,6 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from llmkit.device import pick_device, pick_dtype
 from llmkit.errors import LlmkitError, RecipeError, RunError
+from llmkit.machine import keep_freed_memory
 from llmkit.recipe.schema import TrainSection
 from llmkit.training.processes import in_turn, start_watch
 
@@ -32,6 +33,7 @@ def start_job(config: TrainSection) -> Accelerator:
     """
     check_processes()
     check_trackers(config)
+    keep_freed_memory()
     # Matrix products in TF32 are three times faster on GPUs and leave training as it is.
     torch.set_float32_matmul_precision("high")
     device = pick_device()
