@@ -115,7 +115,7 @@ def remove_leftovers(path: Path) -> None:
     """Delete what processes that were killed wrote aside for `path`."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
     for left in [p for p in path.parent.iterdir() if pattern.fullmatch(p.name)]:
-        if is_abandoned(left):
+        if not is_held(left):
             remove_entry(left)
 
 
@@ -139,19 +139,29 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether nobody holds the lock of `path`."""
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of `path`; where the file system has no locks, one might."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
     finally:
         os.close(descriptor)
-    return True
+    return False
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; a run that goes on may be deleting them."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += (Path(place) / name).stat().st_size
+    return total
 
 
 def share_files(folder: Path) -> None:

@@ -229,7 +229,7 @@ def fields_of(section: type[Section]) -> set[str]:
 def test_every_field_of_a_recipe_is_read_by_something():
     read = set()
     for path in SOURCES:
-        if path.name != "schema.py":
+        if path.parent.name != "recipe":
             read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     unread = {
         f"{kind}: {name}"

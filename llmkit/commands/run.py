@@ -126,11 +126,11 @@ def show(
     Of the recipe, what is not at its default is shown; recipe.yaml in the run has all. Checkpoints are checked by the
     sizes of their files; `llmkit run verify` reads every byte.
     """
+    from llmkit.recipe.load import flatten
     from llmkit.reporting.curves import panels_of
     from llmkit.reporting.runs import (
         changed_fields,
         describe_run,
-        flatten,
         list_checkpoints,
         open_record,
         without_nan,
@@ -298,7 +298,7 @@ def describe_panel(panel: Panel) -> dict[str, Any]:
 
 def by_measure(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Measure -> run -> value, as people read it."""
-    from llmkit.reporting.runs import flatten
+    from llmkit.recipe.load import flatten
 
     flat = {run: flatten(values) for run, values in results.items()}
     names = dict.fromkeys(key for values in flat.values() for key in values)

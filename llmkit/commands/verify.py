@@ -13,6 +13,7 @@ import typer
 from llmkit.commands.tables import write_table
 from llmkit.console import Progress, say, write_json
 from llmkit.errors import CheckError, DataError, UsageError
+from llmkit.files import bytes_below, sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -94,7 +95,6 @@ def check_path(path: Path) -> Iterator[Check]:
 def check_run(folder: Path) -> Iterator[Check]:
     """The records of a run, its checkpoints, and its result."""
     from llmkit.reporting.collect import read_run
-    from llmkit.reporting.runs import bytes_below
 
     problems = read_run(folder, folder).problems
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
@@ -114,7 +114,6 @@ def check_run(folder: Path) -> Iterator[Check]:
 
 def check_folder(path: Path, what: str) -> Check:
     """A folder with a manifest of checksums."""
-    from llmkit.reporting.runs import bytes_below
     from llmkit.training.checkpoint import find_damage
 
     size = bytes_below(path)
@@ -136,8 +135,6 @@ def is_prepared(path: Path) -> bool:
 def check_prepared(path: Path) -> Check:
     """Prepared data: the sizes and the hashes of its arrays, and its tokenizer."""
     from llmkit.data.prepared import open_prepared
-    from llmkit.files import sha256_of
-    from llmkit.reporting.runs import bytes_below
 
     problem = None
     try:

@@ -23,9 +23,6 @@ from tokenizers import AddedToken, Tokenizer
 from llmkit.errors import ModelError
 from llmkit.tokenizer import CHATML_TEMPLATE, END_OF_TURN, START_OF_TURN, is_control, rename_entries
 
-ROLES = ("system", "user", "assistant", "tool")
-"""The only roles that reach a template: a role is text too, and must make no control token."""
-
 LEFT, RIGHT = "\n\x0c", "\x0b\n"
 """Put around a content to see what the template strips: line feeds outside, other white space inside."""
 

@@ -260,3 +260,15 @@ def did_you_mean(word: str, known: Sequence[str]) -> str | None:
 def dump_recipe(recipe: Section) -> str:
     """A resolved recipe as YAML that `load_recipe` reads back to the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys.
+
+    >>> flatten({"train": {"lr": 0.1, "track": []}})
+    {'train.lr': 0.1, 'train.track': []}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat

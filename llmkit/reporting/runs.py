@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llmkit.errors import UsageError
+from llmkit.files import bytes_below, is_held
+from llmkit.recipe.load import flatten
 from llmkit.recipe.schema import RECIPES
 from llmkit.reporting.collect import RunRecord, read_run
 from llmkit.reporting.curves import elapsed, running_mean
@@ -93,7 +92,8 @@ def status_of(run: RunRecord) -> str:
 
     What a run knows of itself is never asked: after a crash nobody could have written it down.
     """
-    if is_locked(run.path):
+    # The system drops the lock when the process that holds it ends, however it ends.
+    if is_held(run.path / ".lock"):
         return "running"
     if not run.recipe:
         return UNREADABLE
@@ -104,21 +104,6 @@ def status_of(run: RunRecord) -> str:
     if not last and not saved:
         return "new"
     return "stopped" if saved >= last else "failed"
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the run open. The system drops the lock when that process ends, however it ends."""
-    try:
-        descriptor = os.open(folder / ".lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -174,16 +159,6 @@ def list_checkpoints(folder: Path) -> list[dict[str, Any]]:
             state = "left by a save that was broken off" if path.name.startswith(".") else "set aside"
         found.append({"name": path.name, "bytes": bytes_below(path), "state": state})
     return found
-
-
-def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; a run that goes on may be deleting them."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for name in files:
-            with suppress(FileNotFoundError):
-                total += (Path(place) / name).stat().st_size
-    return total
 
 
 def size_problem(checkpoint: Path) -> str | None:
@@ -245,19 +220,6 @@ def recipe_differences(runs: Mapping[str, RunRecord]) -> dict[str, dict[str, Any
     if len({run.kind for run in readable.values()}) == 1:
         return found
     return {key: by_name for key, by_name in found.items() if len(by_name) == len(readable)}
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; the command of an environment as one line."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = (
-                shlex.join(map(str, value)) if isinstance(value, list) and key == "command" else value
-            )
-    return flat
 
 
 def results_of(run: RunRecord) -> dict[str, Any]:

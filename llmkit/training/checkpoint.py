@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -269,9 +268,3 @@ def find_damage_of_file(path: Path, entry: Mapping[str, Any]) -> str | None:
         return None if sha256_of(path) == entry["sha256"] else f"{path.name} does not match its checksum"
     except OSError as error:  # a sector that can no longer be read
         return f"{path.name} cannot be read: {error.strerror}"
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a folder that nothing needs any more, if it is there."""
-    if folder.exists():
-        shutil.rmtree(folder)

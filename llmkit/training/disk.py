@@ -13,7 +13,7 @@ from torch import nn
 
 from llmkit.console import format_seconds, warn
 from llmkit.errors import RunError
-from llmkit.files import full_disk
+from llmkit.files import bytes_below, full_disk
 from llmkit.recipe.schema import TrainSection
 
 T = TypeVar("T")
@@ -105,11 +105,6 @@ def optimizer_bytes(model: nn.Module, config: TrainSection) -> int:
             total += 4 * size if is_muon else 8 * size
         total += 4 * size if config.precision == "pure-bf16" else 0  # master weights
     return total
-
-
-def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; 0 where there is none."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def free_bytes(path: Path) -> int:

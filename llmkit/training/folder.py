@@ -6,9 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from llmkit.errors import RunError
 from llmkit.files import check_output_free
@@ -94,11 +92,3 @@ def is_until(line: str, step: int) -> bool:
         return bool(json.loads(line)["step"] <= step)
     except (json.JSONDecodeError, KeyError, TypeError):
         return False
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat

@@ -73,16 +73,7 @@ def train(
             process of the job was lost.
     """
     start = find_start(run, accelerator)
-    # A length that was settled by a deadline holds for this run alone, not for one that branches off.
-    settled = None if start.step == run.branch_step else start.values.get("num_steps")
-    length = Length(config, plan_steps(config, len(rows)), deadline_seconds is not None, settled)
-    num_steps = settled if settled is not None and length.has_deadline else length.planned
-    if start.step > num_steps:
-        raise UsageError(
-            f"this run has {start.step} steps behind it, and {num_steps} are asked for",
-            where=str(run.folder),
-            fix="ask for more steps, or choose another --output",
-        )
+    length, num_steps = find_length(run, start, config, len(rows), has_deadline=deadline_seconds is not None)
     if config.precision == "pure-bf16":
         round_weights(model)
     go_on(run, start, load_model)
@@ -107,6 +98,27 @@ def train(
     )
     session.clock.expect_save(weight_bytes(wrapped, config) + optimizer_bytes(wrapped, config))
     return run_session(session, start)
+
+
+def find_length(
+    run: Run, start: Start, config: TrainSection, num_rows: int, *, has_deadline: bool
+) -> tuple[Length, int]:
+    """How long the run is to be, and how many steps that is as far as anyone knows.
+
+    Raises:
+        UsageError: The run is longer than that already.
+    """
+    # A length that was settled by a deadline holds for this run alone, not for one that branches off.
+    settled = None if start.step == run.branch_step else start.values.get("num_steps")
+    length = Length(config, plan_steps(config, num_rows), has_deadline, settled)
+    num_steps = settled if settled is not None and has_deadline else length.planned
+    if start.step > num_steps:
+        raise UsageError(
+            f"this run has {start.step} steps behind it, and {num_steps} are asked for",
+            where=str(run.folder),
+            fix="ask for more steps, or choose another --output",
+        )
+    return length, num_steps
 
 
 def run_session(session: Session, start: Start) -> TrainSummary:

@@ -19,8 +19,8 @@ from accelerate import Accelerator
 
 from llmkit.console import say, tee
 from llmkit.errors import UsageError
-from llmkit.files import append_line, write_file
-from llmkit.recipe.load import dump_recipe
+from llmkit.files import append_line, flush_entry, write_file
+from llmkit.recipe.load import dump_recipe, flatten
 from llmkit.recipe.schema import Section
 from llmkit.training.branch import copy_branch, step_of_branch
 from llmkit.training.clock import parse_duration
@@ -33,7 +33,6 @@ from llmkit.training.folder import (
     RECIPE,
     SAMPLES,
     SUMMARY,
-    flatten,
     free_folder,
     lines_until,
     lock_folder,
@@ -131,6 +130,11 @@ class Run:
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         self.append(METRICS, values)
+
+    def flush_metrics(self) -> None:
+        """Bring metrics.jsonl to disk: a checkpoint that outlives a power cut has the lines before it."""
+        if self.is_main and (self.folder / METRICS).exists():
+            flush_entry(self.folder / METRICS)
 
     def sample(self, values: Mapping[str, Any]) -> None:
         """Append one line to samples.jsonl."""

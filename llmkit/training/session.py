@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from llmkit.console import Progress, say, warn
 from llmkit.device import peak_memory_bytes
 from llmkit.errors import RunError
-from llmkit.files import new_folder
+from llmkit.files import new_folder, remove_entry
 from llmkit.training import checkpoint as checkpoints
 from llmkit.training.average import WeightAverage
 from llmkit.training.clock import Clock
@@ -225,6 +225,7 @@ class Session:
             "num_steps": self.length.settled,
             "fingerprint": run.fingerprint,
         }
+        run.flush_metrics()
         checkpoints.save_checkpoint(
             run.checkpoints,
             done,
@@ -333,13 +334,13 @@ class Session:
         target = self.run.folder / "model"
         new, old = target.with_name(".model.new"), target.with_name(".model.old")
         for leftover in (new, old):  # of a crash in this very place
-            checkpoints.remove_folder(leftover)
+            remove_entry(leftover)
         with new_folder(new, flush=checkpoints.write_manifest) as aside:
             self.save_model(aside, weights)
         if target.exists():
             target.rename(old)
         new.rename(target)
-        checkpoints.remove_folder(old)
+        remove_entry(old)
 
     def summary(self, status: str, step: int) -> TrainSummary:
         """What there is to say at this point."""

@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from llmkit.errors import RunError
+from llmkit.files import bytes_below
 from llmkit.recipe.schema import TrainSection
 from llmkit.training import disk
 from llmkit.training.average import WeightAverage
 from llmkit.training.checkpoint import save_checkpoint
-from llmkit.training.disk import bytes_below, check_space, count_checkpoints, describe_bytes
+from llmkit.training.disk import check_space, count_checkpoints, describe_bytes
 from llmkit.training.optim import make_optimizer
 
 
