@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TORCH)
 	$(PIP) hatchling
-	$(PIP) --no-build-isolation --editable '.[all,dev]'
+	$(PIP) --no-build-isolation --editable '.[all,dev,parity]'
 	@touch $@
 
 install: $(INSTALLED) ## Make .venv with llmkit, its extras and the tools, all pinned
@@ -46,8 +46,9 @@ fix: $(INSTALLED) ## Mend the format, what lint can, and the generated parts of 
 	$(BIN)/ruff format .
 	$(BIN)/cog -r README.md
 
-bench: $(INSTALLED) ## Measure, beside litgpt and transformers' Trainer: half an hour on a quiet machine
+bench: $(INSTALLED) ## Measure, beside litgpt, transformers' Trainer, TRL, lm-eval and Lightning: hours on a quiet machine
 	$(BIN)/python tests/benchmarks/bench_pretrain.py
+	$(BIN)/python tests/benchmarks/bench_baseline.py
 	$(BIN)/python tests/benchmarks/bench_overhead.py
 	$(BIN)/python tests/benchmarks/bench_checkpoint.py
 	$(BIN)/python tests/benchmarks/bench_tokenizer.py

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,23 @@ LossSum = Callable[[nn.Module, Batch], Tensor]
 """(model, batch) -> () float32: the SUM of the loss over all targets that count; never a mean."""
 
 
+@runtime_checkable
+class MeasuringLoss(Protocol):
+    """A loss that measures more than it returns, for the lines of metrics."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor: ...
+
+    def take_measures(self) -> dict[str, float]:
+        """Sums over the targets that were seen since this was last asked; always under the same names."""
+        ...
+
+
 class Rows(Protocol):
     """Rows that can be stacked by index.
 
     `lengths`, where a row has one, lets the loop put like with like. A stream has no end that is known: its rows are
-    asked for in their own order, 0, 1, 2 ..., and its `__len__` is 0.
+    asked for in their own order, 0, 1, 2 ..., and its `__len__` is 0. Two attributes are optional: rows whose `is_flat`
+    is true are laid end to end, (1, T), with no padding; `unit` is what one of their targets is called.
     """
 
     lengths: Sequence[int] | None

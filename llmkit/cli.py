@@ -14,17 +14,21 @@ from llmkit import __version__
 from llmkit.commands import (
     baseline,
     bench,
+    certify,
     chat,
+    compare,
     data,
     doctor,
     evaluate,
     finetune,
     generate,
     model,
+    peek,
     pretrain,
     recipe,
     report,
     run,
+    scale,
     tokenizer,
 )
 from llmkit.console import is_main_process, paint
@@ -100,20 +104,24 @@ def llmkit(
     """From a folder of text to a language model you can talk to and whose numbers you can trust."""
 
 
-app.command("baseline")(baseline.baseline)
+app.add_typer(baseline.app, name="baseline")
 app.command("bench")(bench.bench)
 app.command("chat")(chat.chat)
+app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
 app.command("evaluate")(evaluate.evaluate)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(generate.generate)
 app.add_typer(model.app, name="model")
+app.command("peek")(peek.peek)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(recipe.app, name="recipe")
 app.command("report")(report.report)
 app.add_typer(run.app, name="run")
+app.command("scale")(scale.scale)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.command("verify")(certify.verify)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,9 @@ from llmkit.batch import IGNORE_INDEX, Batch
 CHUNK_LOGITS = 1 << 25
 """Most logits that exist at once (128 MiB in fp32): memory stays flat in the vocabulary and in the batch. Each chunk
 adds its gradient to the head's, which is why smaller chunks are slower."""
+
+FROZEN_CHUNK_LOGITS = 1 << 23
+"""The same where the head is frozen, and no gradient of it is added up: small chunks cost nothing then."""
 
 
 def causal_lm_loss_sum(model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
@@ -55,9 +59,14 @@ def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
     positions = batch.get("position_ids")
     if positions is None:
         return inputs
-    if "flash" in unwrap(model).config._attn_implementation:
+    attention = unwrap(model).config._attn_implementation
+    if "flash" in attention:
         # Flash kernels tell documents apart by their positions, in one long row only.
         return {**inputs, "input_ids": inputs["input_ids"].reshape(1, -1), "position_ids": positions.reshape(1, -1)}
+    if "llmkit" in attention and len(positions) == 1:
+        starts = [*(positions[0] == 0).nonzero().flatten().tolist(), positions.shape[1]]
+        lengths = [end - start for start, end in pairwise(starts)]
+        return {**inputs, "position_ids": positions, "document_lengths": lengths}
     return {**inputs, "position_ids": positions}
 
 
@@ -105,7 +114,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """The summed loss; products in `dtype`, softmax and sums in fp32."""
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         measure = compiled_loss_and_grad() if options.is_compiled else loss_and_grad
-        rows = max(64, CHUNK_LOGITS // weight.shape[0])
+        rows = max(64, (CHUNK_LOGITS if needs_weight else FROZEN_CHUNK_LOGITS) // weight.shape[0])
         head = weight.to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
@@ -225,12 +234,38 @@ def is_plain_head(model: Any) -> bool:
         model.train(was_training)
 
 
-def classification_loss_sum(model: nn.Module, batch: Batch) -> Tensor:
-    """Summed cross-entropy of a classifier: `inputs` (B, ...), `targets` (B,) int64 -> ()."""
-    logits = model(batch["inputs"]).float()
-    return F.cross_entropy(logits, batch["targets"], ignore_index=IGNORE_INDEX, reduction="sum")
+def classification_loss_sum(
+    model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Summed cross-entropy of a classifier: `inputs` (B, ...), `targets` (B,) int64 -> ().
+
+    A small language model gives logits at every position, and has targets (B, T).
+
+    Args:
+        model: Gives logits (B, K) or (B, T, K).
+        batch: `inputs` and `targets`.
+        label_smoothing: Share of each target's probability that is spread evenly over the classes.
+        class_weights: (K,) what a row of each class weighs; of mean 1 over the training rows.
+    """
+    logits, targets = model(batch["inputs"]).float(), batch["targets"]
+    weights = None if class_weights is None else class_weights.to(logits.device)
+    return F.cross_entropy(
+        logits.view(-1, logits.shape[-1]),
+        targets.reshape(-1),
+        weights,
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
 
 
-def regression_loss_sum(model: nn.Module, batch: Batch) -> Tensor:
-    """Summed squared error: `inputs` (B, ...), `targets` (B, K) float32 -> ()."""
-    return F.mse_loss(model(batch["inputs"]).float(), batch["targets"], reduction="sum")
+def regression_loss_sum(model: nn.Module, batch: Batch, *, is_huber: bool = False) -> Tensor:
+    """Summed error of predicted numbers: `inputs` (B, ...), `targets` (B, K) float32 -> ().
+
+    The squared error; or the Huber loss (1964), twice over so that both agree where errors are below one: beyond that,
+    it grows in proportion to the error.
+    """
+    predicted = model(batch["inputs"]).float()
+    if is_huber:
+        return 2 * F.huber_loss(predicted, batch["targets"], reduction="sum")
+    return F.mse_loss(predicted, batch["targets"], reduction="sum")

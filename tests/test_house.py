@@ -110,7 +110,7 @@ def all_commands(group=None, path=()):
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from all_commands(command, (*path, name))
-        else:
+        if not hasattr(command, "commands") or command.invoke_without_command:
             yield (*path, name), command
 
 

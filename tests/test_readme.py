@@ -41,6 +41,8 @@ def find_command(words: list[str]):
     """The command that words begin with, and what is left of them."""
     command = typer.main.get_command(app)
     while hasattr(command, "commands"):
+        if command.invoke_without_command and not (words and words[0] in command.commands):
+            break
         assert words, "a command was left out"
         assert words[0] in command.commands
         command, words = command.commands[words[0]], words[1:]

@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import llmkit
@@ -31,6 +32,15 @@ def dialogues(tmp_path_factory, texts):
     """A file of instructions."""
     path = tmp_path_factory.mktemp("dialogues") / "rows.jsonl"
     rows = [{"instruction": text[:20], "input": "", "output": text[20:60]} for text in texts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory, texts):
+    """A file of preference pairs."""
+    path = tmp_path_factory.mktemp("pairs") / "rows.jsonl"
+    rows = [{"prompt": text[:20], "chosen": text[20:60], "rejected": text[60:80]} for text in texts]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -67,16 +77,37 @@ def test_a_pretrain_recipe_runs(name, run_cli, prepared_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", names("finetune"))
-def test_a_finetune_recipe_runs(name, run_cli, tiny_model_folder, dialogues, tmp_path):
-    model = ["--model", tiny_model_folder, "--data", dialogues, "--output", tmp_path / "run"]
+def test_a_finetune_recipe_runs(name, run_cli, tiny_model_folder, dialogues, pairs, tmp_path):
+    data = pairs if load_recipe(RECIPES["finetune"], ALL[name]).task == "prefer" else dialogues
+    model = ["--model", tiny_model_folder, "--data", data, "--output", tmp_path / "run"]
     result = run_cli("finetune", name, *model, *TWO_STEPS, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["step"] == 2
 
 
+def small_source(folder, name):
+    """A few rows of the kind that a baseline recipe without a source of its own is for."""
+    if "mnist" in name or "pictures" in name:
+        shape = (60, 28, 28) if "mnist" in name else (60, 32, 32, 3)
+        pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+        np.savez(folder / "pictures.npz", x=pixels, y=np.arange(60) % 3)
+        return folder / "pictures.npz"
+    rows = {
+        "texts": ["text,label", *(f"a film of {i} {'good' if i % 2 else 'bad'} parts,{i % 2}" for i in range(60))],
+        "names": ["".join(chr(97 + i * k % 26) for k in range(1, 6)) for i in range(200)],
+        "forecast": ["month,sales", *(f"{1990 + i // 12}-{i % 12 + 1:02},{i % 12 + i / 10}" for i in range(120))],
+        "hourly": ["step,load", *(f"{i},{i % 24 + i / 1000}" for i in range(1500))],
+    }
+    path = folder / ("names.txt" if "names" in name else "rows.csv")
+    path.write_text("\n".join(next(lines for word, lines in rows.items() if word in name)) + "\n")
+    return path
+
+
 @pytest.mark.parametrize("name", names("baseline"))
 def test_a_baseline_recipe_runs(name, run_cli, tmp_path):
-    result = run_cli("baseline", name, "--output", tmp_path / "run", *TWO_STEPS, "--json")
+    has_source = load_recipe(RECIPES["baseline"], ALL[name]).data.source is not None
+    data = [] if has_source else ["--data", small_source(tmp_path, name)]
+    result = run_cli("baseline", name, *data, "--output", tmp_path / "run", *TWO_STEPS, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["step"] == 2
 

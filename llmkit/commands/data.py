@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llmkit.commands.data_dialogues import check_data, show_dialogues
+from llmkit.commands.options import Overrides
 from llmkit.console import Progress, format_seconds, format_table, has_colors, paint, say, write, write_json
 from llmkit.errors import UsageError
 
@@ -139,6 +141,7 @@ def show_data(
     model: Annotated[str | None, typer.Option(help="Model folder, to look at instructions and dialogues with.")] = None,
     split: Annotated[str, typer.Option(help="Split of a prepared folder whose rows are shown.")] = "train",
     seq_len: Annotated[int, typer.Option(min=1, help="Positions per row of a prepared folder.")] = 256,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Statistics, and rows as the model will see them: token by token, trained ones marked.
@@ -148,17 +151,20 @@ def show_data(
       llmkit data show data                                  a folder that `data prepare` wrote
       llmkit data show chats.jsonl --model run/model         instructions or dialogues, in the model's chat template
       llmkit data show python-docs:dialogues --model run/model -n 1
+      llmkit data show pairs.jsonl --model run/model          preference pairs: the chosen answer, then the rejected one
+      llmkit data show rows.jsonl --model run/model --set data.columns.prompt=q --set data.columns.completion=a
       llmkit data show corpus.txt --tokenizer tok            documents
       llmkit data show data -n 1 --json | jq .statistics
 
+    --set takes the fields of `llmkit finetune` (data.train_on, data.thinking, data.max_length, data.overlong ...).
     Trained tokens are green on a terminal and [in brackets] elsewhere; the others are dim, and divided by |.
     """
     about: dict[str, Any] = {}
     if is_prepared_folder(data):
         shown = show_prepared(Path(data), split=split, seq_len=seq_len, limit=number)
         about = preparation_of(Path(data))
-    elif is_dialogue(data):
-        shown = show_dialogues(data, model or tokenizer, limit=number)
+    elif overrides or is_dialogue(data):
+        shown = show_dialogues(data, model or tokenizer, overrides, limit=number)
     else:
         shown = show_documents(data, tokenizer or model, limit=number)
     rows, statistics, used = shown
@@ -172,6 +178,8 @@ def show_data(
         write(format_row(row, used))
 
 
+app.command("check")(check_data)
+
 Shown = tuple[list["ShownRow"], dict[str, Any], "PreTrainedTokenizerFast"]
 """Rows, statistics, and the tokenizer they were made with."""
 
@@ -182,11 +190,12 @@ def is_prepared_folder(data: str) -> bool:
 
 
 def is_dialogue(data: str) -> bool:
-    """Whether the first row is in a form of instructions or dialogues."""
+    """Whether the first row is in a form of instructions, dialogues or preference pairs."""
     from itertools import islice
 
-    from llmkit.data.dialogue_forms import FORMS
+    from llmkit.data.dialogue_forms import is_dialogue as is_in_a_form
     from llmkit.data.documents import is_python_docs, read_records
+    from llmkit.data.other_forms import is_pair
     from llmkit.data.sources import find_sources
 
     if data == "-":
@@ -196,7 +205,7 @@ def is_dialogue(data: str) -> bool:
     if not data.startswith("hf:") and all(source.format == "text" for source in find_sources([data])):
         return False
     first = next(islice(read_records(data), 1), None)
-    return first is not None and any(all(c in first.values for c in form.columns) for form in FORMS)
+    return first is not None and (is_in_a_form(first.values) or is_pair(first.values))
 
 
 def show_prepared(folder: Path, *, split: str, seq_len: int, limit: int) -> Shown:
@@ -220,26 +229,6 @@ def preparation_of(folder: Path) -> dict[str, Any]:
     if "quality" not in manifest:
         return {}
     return {"dropped": add_up([source["dropped"] for source in manifest["sources"]]), "quality": manifest["quality"]}
-
-
-def show_dialogues(source: str, model: str | None, *, limit: int) -> Shown:
-    """Of instructions or dialogues: the first rows through the model's chat template, and the statistics of all."""
-    from llmkit.data.dialogue_forms import read_dialogues
-    from llmkit.data.dialogue_set import encode_set
-    from llmkit.data.rendering import add_chat_template
-    from llmkit.data.show import NO_LIMIT, dialogue_row, dialogue_statistics
-    from llmkit.tokenizer import load_tokenizer
-
-    if model is None:
-        fix = "add --model DIR, a model or tokenizer folder"
-        raise UsageError("dialogues are shown through a model's chat template", where=source, fix=fix)
-    tokenizer = load_tokenizer(model)
-    if add_chat_template(tokenizer):
-        say(f"{model} has no chat template: shown with ChatML, as `llmkit finetune` would")
-    dialogues = list(read_dialogues(source))
-    rows, account = encode_set(dialogues, tokenizer, name=source, max_length=NO_LIMIT, overlong="error")
-    statistics = dialogue_statistics(rows, account)
-    return [dialogue_row(row) for row in rows[:limit]], {"dialogues": statistics}, tokenizer
 
 
 def show_documents(source: str, tokenizer_source: str | None, *, limit: int) -> Shown:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -22,49 +21,23 @@ from llmkit.commands.options import (
     TimeLimit,
 )
 from llmkit.commands.plan import Effort, plan_tuning, show_tuning
-from llmkit.console import for_terminal, say, warn, write_json
-from llmkit.errors import ModelError, UsageError
+from llmkit.console import say, write_json
+from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from llmkit.data.dialogue import DialogueRows
-    from llmkit.data.dialogue_forms import Dialogue
-    from llmkit.data.dialogue_set import Account
-    from llmkit.generation.generate import Completion
+    from llmkit.commands.tuning import Material
     from llmkit.recipe.schema import FinetuneRecipe
     from llmkit.training.run import Run, RunOptions
 
-LONGEST_SAMPLE = 200
-"""New tokens of an answer that is sampled during training."""
+ENDS = "ends.json"
 
-NUM_SAMPLES = 3
-"""Held-out questions that are answered during training, unless the recipe names some."""
+USUAL_LR = {"instruct": 1e-3, "prefer": 5e-5, "classify": 5e-4}
+"""Highest learning rate of adapters, by task."""
 
-
-class Question(NamedTuple):
-    """What the model is asked during training: the last thing that is said to it, and all of it as ids."""
-
-    text: str
-    ids: list[int]
-
-
-@dataclass(frozen=True)
-class Material:
-    """All that a run is made from, ready to train."""
-
-    model: Any
-    tokenizer: Any
-    train: DialogueRows
-    validation: DialogueRows | None
-    questions: list[Question]
-    accounts: list[Account]
-    trained_tokens: list[int]
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What became of the rows, as in data-report.json."""
-        return {account.name: account.to_json() for account in self.accounts}
+OWN_WEIGHTS = 0.1
+"""Weights of the model itself learn at this part of it."""
 
 
 class Planned(NamedTuple):
@@ -89,7 +62,7 @@ def finetune(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Teach a model to answer, with LoRA or all its weights.
+    """Teach a model to answer, to prefer, or to classify, with LoRA or its own weights.
 
     \b
     Examples:
@@ -97,12 +70,17 @@ def finetune(
       llmkit finetune laptop/finetune-python --model run/model --output tuned
       llmkit finetune --model smollm2 --data chats.jsonl --output tuned --set lora.rank=8 --set train.steps=200
       llmkit finetune --model run/model --data alpaca.json --output tuned --set method=full --set train.lr=1e-4
+      llmkit finetune --model tuned --data pairs.jsonl --output preferring --set task=prefer --set train.lr=5e-5
+      llmkit finetune --model smollm2 --data labelled.csv --output classifier --set task=classify
       llmkit finetune --model run/model --data chats.jsonl --output tuned --dry-run
 
     Rows are instruction/input/output, prompt/completion, question/answer, messages (role/content) or conversations
     (from/value), recognised by their columns. Only what the assistant says is trained, and the end of its turn.
-    The result, RUN/model, is an adapter folder, or a model folder with method=full; every other verb takes both.
+    Pairs of answers (chosen/rejected) are learned by DPO or ORPO, labelled texts (text/label) by a classification head.
+    The result, RUN/model, is an adapter folder, or a model folder with method=full or last-layers; every other verb
+    takes both.
     """
+    from llmkit.commands.tuning import gather
     from llmkit.recipe.load import load_recipe, saved_recipe
     from llmkit.recipe.schema import FinetuneRecipe
     from llmkit.training.job import start_job
@@ -110,148 +88,36 @@ def finetune(
 
     options = run_options(resume=resume, extend=extend, fresh=fresh, time_limit=time_limit, require_exact=require_exact)
     flags = {"model.source": ("--model", model), "data.source": ("--data", data)}
-    settings = load_recipe(
-        FinetuneRecipe, recipe or saved_recipe(output, resume=options.is_resumed), overrides or [], flags
-    )
+    source = recipe or saved_recipe(output, resume=options.is_resumed)
+    settings = load_recipe(FinetuneRecipe, source, overrides or [], flags)
+    settings = load_recipe(FinetuneRecipe, source, overrides or [], flags, picks={"train.lr": usual_lr(settings)})
     check_settings(settings, output, dry_run=dry_run)
-    accelerator = start_job(settings.train)
+    accelerator = start_job(settings.train, is_ragged=True)
     material = gather(settings)
     plan, effort = plan_tuning(settings, material, accelerator)
     show_tuning(plan)
     if dry_run or output is None:
-        show_first_row(material)
+        say("the first row; what is trained stands in [[ ]]:")
+        say(material.first_row)
         if as_json:
             write_json({**plan, "data": material.report})
         return
     run_tuning(settings, Planned(material, plan, effort), output, accelerator, options=options, as_json=as_json)
 
 
+def usual_lr(settings: FinetuneRecipe) -> float:
+    """The learning rate of a recipe that names none: preferences and weights of the model itself want smaller ones."""
+    return USUAL_LR[settings.task] * (1 if settings.method in ("lora", "qlora") else OWN_WEIGHTS)
+
+
 def check_settings(settings: FinetuneRecipe, output: Path | None, *, dry_run: bool) -> None:
     """Raise for what has no default."""
     if settings.model.source is None:
         raise UsageError("there is no model to tune", where="--model", fix="name a model folder, for example RUN/model")
-    if settings.data.source is None:
+    if settings.data.source is None and not settings.data.mix:
         raise UsageError("there is nothing to train on", where="--data", fix="name a file, or python-docs:instructions")
     if output is None and not dry_run:
         raise UsageError("a run needs a folder", where="--output", fix="add --output DIR")
-
-
-def gather(settings: FinetuneRecipe) -> Material:
-    """Load the model, read and encode the data, and attach what is trained."""
-    from llmkit.data.dialogue import DialogueRows
-    from llmkit.data.dialogue_set import encode_set, tell
-    from llmkit.generation.decode import longest_sequence
-
-    model, tokenizer, new_ids = load_base(str(settings.model.source))
-    train, validation, shared = read_data(settings)
-    asked = settings.data.max_length or settings.train.seq_len
-    limit = min(asked, longest_sequence(model) or asked)
-    if limit < asked:
-        say(f"rows hold up to {limit:,} tokens: the model takes no more")
-    rows, account = encode_set(train, tokenizer, name="train", max_length=limit, overlong=settings.data.overlong)
-    account.add_held_out(shared)
-    accounts, held_out = [account], None
-    if validation:
-        held_rows, held_account = encode_set(
-            validation, tokenizer, name="validation", max_length=limit, overlong=settings.data.overlong
-        )
-        accounts.append(held_account)
-        held_out = DialogueRows(held_rows)
-    else:
-        warn("no row is held out: whether the model learns more than its rows by heart will not be seen")
-    tell(accounts)
-    train_rows = DialogueRows(rows)
-    model, trained_tokens = attach(settings, model, tokenizer, train_rows, new_ids)
-    questions = choose_questions(settings, validation or train, tokenizer, longest=limit // 2)
-    return Material(model, tokenizer, train_rows, held_out, questions, accounts, trained_tokens)
-
-
-def load_base(source: str) -> tuple[Any, Any, list[int]]:
-    """The model, its tokenizer with a chat template, and the ids that it lacked rows for."""
-    from llmkit.data.dialogue import end_of_turn_ids
-    from llmkit.data.rendering import add_chat_template
-    from llmkit.models.causal_lm import load_causal_lm, model_folder
-    from llmkit.models.vocabulary import fit_vocabulary, set_stop_tokens
-    from llmkit.tokenizer import load_tokenizer
-
-    source = str(model_folder(source))
-    if (Path(source) / "adapter_config.json").is_file():
-        raise ModelError(
-            "this is an adapter; a new one is trained on a plain model",
-            where=source,
-            fix=f"merge it first: llmkit model merge {source} --output MERGED",
-        )
-    model, tokenizer = load_causal_lm(source), load_tokenizer(source)
-    fit_vocabulary(model, tokenizer, can_grow=False)
-    is_new = add_chat_template(tokenizer)
-    if is_new:
-        say(f"{source} has no chat template: it gets ChatML")
-    new_ids = fit_vocabulary(model, tokenizer, can_grow=is_new)
-    set_stop_tokens(model, end_of_turn_ids(tokenizer))
-    return model, tokenizer, new_ids
-
-
-def read_data(settings: FinetuneRecipe) -> tuple[list[Dialogue], list[Dialogue], list[Dialogue]]:
-    """Training and validation dialogues, and the training ones that were left out since validation has them too."""
-    from llmkit.data.dialogue_forms import read_dialogues
-    from llmkit.data.dialogue_set import drop_shared, hold_out
-
-    source, validation, roles = str(settings.data.source), settings.data.validation, settings.data.roles
-    dialogues = list(read_dialogues(source, roles=roles))
-    if source.startswith("python-docs:") and "@" not in source and not isinstance(validation, str):
-        # Split by document already: a share of the training rows would not tell what is learned beyond them.
-        validation = f"{source}@validation"
-    if isinstance(validation, str):
-        held_out = list(read_dialogues(validation, roles=roles))
-        train, shared = drop_shared(dialogues, held_out)
-        return train, held_out, shared
-    train, held_out = hold_out(dialogues, validation)
-    return train, held_out, []
-
-
-def attach(
-    settings: FinetuneRecipe, model: Any, tokenizer: Any, rows: DialogueRows, new_ids: Sequence[int]
-) -> tuple[Any, list[int]]:
-    """The model with what is trained, and the tokens whose rows are trained beside the adapters."""
-    from llmkit.data.dialogue import end_of_turn_ids, template_ids
-    from llmkit.models.lora import attach_lora
-    from llmkit.models.vocabulary import knows_tokens
-
-    if settings.method == "full":
-        return model.requires_grad_(True), []
-    shortest = sorted(range(len(rows)), key=lambda index: rows.rows[index][0].size)[:2]
-    token_ids = list(new_ids)
-    if new_ids or not knows_tokens(model, rows.batch(shortest), end_of_turn_ids(tokenizer)):
-        token_ids = template_ids(tokenizer)
-        names = ", ".join(tokenizer.convert_ids_to_tokens(token_ids))
-        say(f"the model does not know the tokens {names} yet: their rows of the embeddings are trained too")
-    base = str(settings.model.source)
-    return attach_lora(model, settings.lora, base=base, seed=settings.train.seed, token_ids=token_ids), token_ids
-
-
-def choose_questions(
-    settings: FinetuneRecipe, dialogues: Sequence[Dialogue], tokenizer: Any, *, longest: int
-) -> list[Question]:
-    """What is asked for samples: the recipe's own questions, or those of the first held-out rows that leave room."""
-    from llmkit.data.dialogue import Message, render_prompt
-    from llmkit.data.rendering import RenderError
-
-    own = [Question(text, render_prompt([Message("user", text)], tokenizer)) for text in settings.data.sample_prompts]
-    for question in own:
-        if len(question.ids) > longest:
-            message = f"this question has {len(question.ids):,} tokens, and an answer needs as many again"
-            raise UsageError(message, where="data.sample_prompts", fix=f"ask in {longest:,} tokens at most")
-    chosen: list[Question] = []
-    for dialogue in [] if own else dialogues:
-        try:
-            ids = render_prompt(dialogue.opening, tokenizer) if dialogue.opening else []
-        except RenderError:  # counted where the rows are encoded
-            continue
-        if 0 < len(ids) <= longest:
-            chosen.append(Question(dialogue.opening[-1].content, ids))
-        if len(chosen) == NUM_SAMPLES:
-            break
-    return own or chosen
 
 
 def run_tuning(
@@ -264,105 +130,76 @@ def run_tuning(
     as_json: bool,
 ) -> None:
     """Open the run, train, and tell what came out."""
-    from functools import partial
-
-    from llmkit.losses import causal_lm_loss_sum
-    from llmkit.models.causal_lm import load_weights, save_causal_lm
+    from llmkit.commands.answers import sampler
+    from llmkit.commands.forgetting import Forgetting
+    from llmkit.commands.prefer import note_reference
     from llmkit.models.compile import use_engine
-    from llmkit.models.lora import load_adapter_weights
+    from llmkit.models.lora import hold_in_bf16, share_casts
     from llmkit.models.vocabulary import content_hash
     from llmkit.training.loop import conclude, earlier_summary, train
     from llmkit.training.run import open_run
 
     material, plan, effort = planned
-    model, tokenizer, config = material.model, material.tokenizer, settings.train
-    use_engine(model, effort.engine, config, is_ragged=True)
-    load = load_adapter_weights if settings.method == "lora" else load_weights
-    inputs = {"model": content_hash(str(settings.model.source)), "data": material.train.content_hash}
+    model = material.model
+    use_engine(model, effort.engine, settings.train, is_ragged=True)
+    inputs = {"model": content_hash(str(settings.model.source)), "data": material.content_hash}
     with open_run(output, settings, accelerator, options=options, inputs=inputs) as run:
         run.fingerprint |= effort.engine.to_json()
         run.write_json("data-report.json", material.report)
         run.write_json("plan.json", plan)
-        summary = earlier_summary(run) or train(
-            model,
-            material.train,
-            partial(causal_lm_loss_sum, label_smoothing=config.label_smoothing, z_loss=config.z_loss),
-            config,
-            run,
-            accelerator=accelerator,
-            save_model=lambda folder, weights: save_causal_lm(model, tokenizer, folder, weights),
-            load_model=lambda folder: load(model, folder),
-            validate=validation(settings, material),
-            sample=sampler(settings, material, run),
-            flops_per_token=effort.flops_per_token,
-            matrix_rate=effort.matrix_rate,
-        )
-        conclude(summary, run, as_json=as_json, extra={"method": settings.method, "data": material.report})
+        forgetting = Forgetting(settings, run, accelerator)
+        summary = earlier_summary(run)
+        if summary is None:
+            prepare_model(settings, material, run, accelerator)
+            forgetting.look_before()
+            if plan["frozen_in_bf16"]:
+                hold_in_bf16(model)
+                share_casts(model)
+            note_reference(settings, material, run, accelerator)
+            summary = train(
+                model,
+                material.train,
+                material.loss_sum,
+                settings.train,
+                run,
+                accelerator=accelerator,
+                save_model=material.save,
+                load_model=material.load,
+                validate=material.validate,
+                sample=sampler(settings, material, run),
+                flops_per_token=effort.flops_per_target,
+                matrix_rate=effort.matrix_rate,
+            )
+        extra: dict[str, Any] = {"method": settings.method, "task": settings.task, "data": material.report}
+        if summary.status == "finished":
+            extra |= {"ends": ends_of(settings, material, run, accelerator), "forgotten": forgetting.look_after()}
+        conclude(summary, run, as_json=as_json, extra=extra)
 
 
-def validation(settings: FinetuneRecipe, material: Material) -> Callable[[], Mapping[str, float]] | None:
-    """Nats per token and bits per byte over the answers of the held-out rows; None without any."""
-    from llmkit.evaluation.held_out import measure_rows
-    from llmkit.models.compile import uncompiled
-    from llmkit.training.step import rows_per_forward
+def prepare_model(settings: FinetuneRecipe, material: Material, run: Run, accelerator: Accelerator) -> None:
+    """What must lie on disk or on the device before anything is measured."""
+    from llmkit.commands.tuning import keep_merged_base
+    from llmkit.training.job import on_main_process
 
-    rows = material.validation
-    if rows is None:
+    on_main_process(accelerator, lambda: keep_merged_base(settings, material, run.folder))
+
+
+def ends_of(settings: FinetuneRecipe, material: Material, run: Run, accelerator: Accelerator) -> dict[str, Any] | None:
+    """How many answers end by themselves: asked once, when the run is finished, and kept in ends.json."""
+    from accelerate.utils import DistributedType
+
+    from llmkit.commands.answers import check_ends, tell_ends
+
+    path = run.folder / ENDS
+    if path.is_file():
+        ends: dict[str, Any] | None = json.loads(path.read_text())
+    elif not run.is_main or accelerator.distributed_type == DistributedType.FSDP or run.is_finished:
         return None
-    size = rows_per_forward(settings.train)
-
-    def validate() -> dict[str, float]:
-        with uncompiled(material.model):
-            return measure_rows(material.model, rows, num_bytes=sum(rows.num_bytes), batch_size=size)
-
-    return validate
-
-
-def sampler(settings: FinetuneRecipe, material: Material, run: Run) -> Callable[[int], None] | None:
-    """Asks the model the sample questions, says the first answer and logs all; None without questions."""
-    questions = material.questions
-    if not questions:
-        return None
-
-    def take(step: int) -> None:
-        answers = ask(material, settings.train.seed)
-        for question, answer in zip(questions, answers, strict=True):
-            values = {"step": step, "prompt": question.text, "text": answer.text}
-            run.sample({**values, "finish_reason": answer.finish_reason})
-        shown = f"{questions[0].text.strip()}\n> {answers[0].text.strip()}"
-        say(for_terminal(f"step {step:,}: {shown}").replace("\n", "\n    "))
-
-    return take
-
-
-def ask(material: Material, seed: int) -> list[Completion]:
-    """The model's answers to the sample questions, the likeliest token at each place."""
-    import torch
-
-    from llmkit.data.dialogue import end_of_turn_ids
-    from llmkit.generation.generate import generate_ids
-    from llmkit.generation.sampling import SamplingConfig
-    from llmkit.models.compile import uncompiled
-    from llmkit.tokenizer import stop_ids
-
-    tokenizer, kind = material.tokenizer, next(material.model.parameters()).device.type
-    # Autocast would turn all frozen weights into bf16 anew for every token.
-    with uncompiled(material.model), torch.autocast(kind, enabled=False):
-        return generate_ids(
-            material.model,
-            [question.ids for question in material.questions],
-            sampling=SamplingConfig(),
-            max_new_tokens=LONGEST_SAMPLE,
-            stop_ids={*stop_ids(tokenizer), *end_of_turn_ids(tokenizer)},
-            seed=seed,
-            tokenizer=tokenizer,
-        )
-
-
-def show_first_row(material: Material) -> None:
-    """The first row as the model sees it, with brackets around what is trained."""
-    from llmkit.data.dialogue import show_row
-
-    say("the first row; what is trained stands in [[ ]]:")
-    input_ids, targets = material.train.rows[0]
-    say(show_row(input_ids.tolist(), targets.tolist(), material.tokenizer))
+    else:
+        material.load(run.folder / "model")  # which need not be the weights of the last step
+        ends = check_ends(settings, material)
+        if ends is not None:
+            run.write_json(ENDS, ends)
+    if ends is not None:
+        tell_ends(ends)
+    return ends

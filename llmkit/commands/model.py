@@ -4,71 +4,133 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from llmkit.commands.convert import convert
 from llmkit.console import format_table, say, write, write_json
 from llmkit.errors import ModelError
 
 app = typer.Typer(
-    help="Merge an adapter into its model; show what a model is.", no_args_is_help=True, rich_markup_mode=None
+    help="Merge adapters into their model; convert to and from GGUF; show what a model is.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+app.command()(convert)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Adapter folder, for example RUN/model.")],
+    adapters: Annotated[list[Path], typer.Argument(help="Adapter folders, for example RUN/model.")],
     output: Annotated[Path, typer.Option(help="Folder of the merged model.")],
     dtype: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Number format of the merged weights; fp32 is exact.")
     ] = "fp32",
     as_json: JsonOption = False,
 ) -> None:
-    """Work an adapter into its model: a plain folder that needs neither.
+    """Work adapters into their model: a plain folder that needs neither.
 
     \b
     Examples:
       llmkit model merge tuned/model --output merged
       llmkit model merge tuned/model --output merged --dtype bf16     half the size; what rounding costs is told
+      llmkit model merge tuned/model polite/model --output merged     both on the same model: their updates are added
 
     The merged model has the same outputs as the adapter on its model, to the rounding of the number format.
     """
-    import torch
-
-    from llmkit.files import check_output_free, new_folder
-    from llmkit.models.causal_lm import load_causal_lm, model_folder, save_causal_lm
-    from llmkit.models.lora import merge_lora
-    from llmkit.tokenizer import load_tokenizer
+    from llmkit.files import check_output_free
 
     check_output_free(output)
-    adapter = Path(model_folder(adapter))
-    if not (adapter / "adapter_config.json").is_file():
-        raise ModelError(
-            "this is no adapter folder: it has no adapter_config.json",
-            where=str(adapter),
-            fix="name the model folder of a finetune run with method lora, for example RUN/model",
-        )
-    tokenizer = load_tokenizer(adapter)
-    attached = load_causal_lm(adapter, dtype=torch.float32)
-    ids = sample_ids(tokenizer)
-    with torch.no_grad():
-        wanted = attached(ids).logits
-        merged = note_end_of_turn(merge_lora(attached), tokenizer)
-        if dtype == "bf16":
-            merged = merged.to(torch.bfloat16)
-        with new_folder(output) as folder:
-            save_causal_lm(merged, tokenizer, folder)
-        # In fp32 arithmetic, so that only what the weights lost counts.
-        error = float((merged.float()(ids).logits - wanted).abs().max())
-    result = {"output": str(output), "dtype": dtype, "max_logit_error": error}
+    cost = merge_into(output, adapters, dtype=dtype)
+    result = {"output": str(output), "dtype": dtype, **cost}
     if as_json:
         write_json(result)
         return
-    say(f"{output}: merged, {dtype}; the logits of a short text differ by {error:.2g} at most")
+    say(
+        f"{output}: merged, {dtype}; on a short text the logits differ by {cost['max_logit_error']:.2g} at most, the "
+        f"predictions by {cost['divergence']:.2g} nats per token, and {cost['same_predictions']:.0%} of the likeliest "
+        "tokens are the same"
+    )
+
+
+def merge_into(output: Path, adapters: Sequence[Path], *, dtype: str = "fp32") -> dict[str, float]:
+    """Write the model of these adapters with all of them worked in; what the number format costs.
+
+    Raises:
+        ModelError: One is no adapter, they belong to different models, or the model is stored in few bits.
+    """
+    import torch
+
+    from llmkit.files import new_folder
+    from llmkit.models.causal_lm import load_causal_lm, model_folder, put_adapter, save_causal_lm
+    from llmkit.models.lora import merge_lora
+    from llmkit.tokenizer import load_tokenizer
+
+    folders = [Path(model_folder(adapter)) for adapter in adapters]
+    check_adapters(folders)
+    tokenizer = load_tokenizer(folders[-1])
+    ids = sample_ids(tokenizer)
+    with torch.no_grad():
+        model: Any = None
+        for folder in folders:
+            attached = load_causal_lm(folder, dtype=torch.float32) if model is None else put_adapter(model, folder)
+            wanted = attached(ids).logits
+            model = merge_lora(attached)
+        model = note_end_of_turn(model, tokenizer)
+        if dtype == "bf16":
+            model = model.to(torch.bfloat16)
+        with new_folder(output) as aside:
+            save_causal_lm(model, tokenizer, aside)
+        # In fp32 arithmetic, so that only what the weights lost counts.
+        return difference(model.float()(ids).logits, wanted)
+
+
+def check_adapters(folders: Sequence[Path]) -> None:
+    """Raise unless these are adapters of one model, and that is stored in whole numbers of bytes."""
+    import os
+
+    from llmkit.models.causal_lm import read_adapter_config
+
+    bases = {}
+    for folder in folders:
+        if not (folder / "adapter_config.json").is_file():
+            raise ModelError(
+                "this is no adapter folder: it has no adapter_config.json",
+                where=str(folder),
+                fix="name the model folder of a finetune run with method lora, for example RUN/model",
+            )
+        bases[folder] = str(read_adapter_config(folder).get("base_model_name_or_path"))
+    first = bases[folders[0]]
+    for folder, base in bases.items():
+        if os.path.realpath(base) != os.path.realpath(first):
+            raise ModelError(
+                f"this adapter belongs to {base}, the first one to {first}",
+                where=str(folder),
+                fix="merge adapters of one model; to put one on top of another, tune the merged model",
+            )
+    config = Path(first) / "config.json"
+    if config.is_file() and "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
+        raise ModelError(
+            "this model is stored in few bits, and an adapter is never merged into such weights: what it learned would "
+            "be rounded away",
+            where=first,
+            fix="name the model in bf16 or fp32 as base_model_name_or_path in adapter_config.json",
+        )
+
+
+def difference(logits: Any, wanted: Any) -> dict[str, float]:
+    """How far the predictions of a model are from those that are wanted; logits (1, T, V)."""
+    divergence = (wanted.softmax(-1) * (wanted.log_softmax(-1) - logits.log_softmax(-1))).sum(-1).mean()
+    return {
+        "max_logit_error": float((logits - wanted).abs().max()),
+        "divergence": max(0.0, float(divergence)),
+        "same_predictions": float((logits.argmax(-1) == wanted.argmax(-1)).float().mean()),
+    }
 
 
 def sample_ids(tokenizer: Any) -> Any:

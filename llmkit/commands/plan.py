@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.console import format_seconds, say
@@ -11,7 +11,7 @@ from llmkit.console import format_seconds, say
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from llmkit.commands.finetune import Material
+    from llmkit.commands.tuning import Material
     from llmkit.data.pretraining import PretrainingData
     from llmkit.models.compile import Engine
     from llmkit.recipe.schema import FinetuneRecipe, PretrainRecipe, TrainSection
@@ -36,6 +36,7 @@ class Effort:
         matrix_rate: FLOP/s of matrix products on the device of this process.
         memory_bytes: Of each process beside Python and its libraries: an estimate, to about a third.
         seconds: An estimate, by TYPICAL_MFU.
+        flops_per_target: What training costs for each target that is counted, where those are not all tokens.
     """
 
     engine: Engine
@@ -44,6 +45,7 @@ class Effort:
     matrix_rate: float
     memory_bytes: float
     seconds: float
+    flops_per_target: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the plan."""
@@ -134,7 +136,7 @@ def plan_tuning(
 ) -> tuple[dict[str, Any], Effort]:
     """What the run will be, before it is, and how the model is computed."""
     from llmkit.models.causal_lm import count_parameters
-    from llmkit.training.step import plan_steps
+    from llmkit.training.step import plan_steps, tokens_per_forward
 
     config, rows, lengths = settings.train, len(material.train), material.train.lengths or ()
     steps = plan_steps(config, rows)
@@ -146,14 +148,21 @@ def plan_tuning(
         tokens=steps * config.batch_size * row_tokens,
         row_tokens=max(lengths),
         is_ragged=True,
+        is_flat=bool(getattr(material.train, "is_flat", False)),
     )
+    # What is counted while training are targets; prompts, and the reference of preferences, cost as well.
+    effort = replace(effort, flops_per_target=effort.flops_per_token * sum(lengths) / material.num_targets)
     plan = {
         "model": settings.model.source,
+        "task": settings.task,
         "method": settings.method,
         "parameters": count_parameters(material.model),
         "trained_parameters": sum(p.numel() for p in material.model.parameters() if p.requires_grad),
         "trained_tokens": material.trained_tokens,
+        "frozen_in_bf16": freezes_in_bf16(settings, accelerator),
         "rows": rows,
+        "packed": settings.data.packing,
+        "batch_tokens": tokens_per_forward(config, accelerator.device),
         "steps": steps,
         "epochs": round(steps * config.batch_size / rows, 3),
         "device": str(accelerator.device),
@@ -161,16 +170,34 @@ def plan_tuning(
         "precision": "bf16" if accelerator.mixed_precision == "bf16" else "fp32",
         **effort.to_json(),
     }
+    if plan["frozen_in_bf16"]:
+        # Half their size, and no copies.
+        plan["memory_bytes_estimated"] -= 4 * (plan["parameters"] - plan["trained_parameters"])
     return plan, effort
 
 
+def freezes_in_bf16(settings: FinetuneRecipe, accelerator: Accelerator) -> bool:
+    """Whether frozen matrices are held in bf16: where autocast would round them so in every forward pass."""
+    from accelerate.utils import DistributedType
+
+    from llmkit.training.job import job_dtype
+
+    # FSDP wants the parameters of a block in one format.
+    is_sharded = accelerator.distributed_type == DistributedType.FSDP
+    is_rounded = str(job_dtype(accelerator)) == "torch.bfloat16" and settings.train.precision != "pure-bf16"
+    return settings.method == "lora" and is_rounded and not is_sharded and not settings.lora.dora
+
+
 def show_tuning(plan: Mapping[str, Any]) -> None:
-    """The plan in two lines."""
+    """The plan in a few lines."""
+    frozen = ", frozen matrices held in bf16" if plan["frozen_in_bf16"] else ""
     say(
         f"{plan['model']}: {plan['parameters']:,} parameters, {plan['trained_parameters']:,} trained "
-        f"({plan['method']}); {plan['device']} x {plan['processes']}, {plan['precision']}"
+        f"({plan['task']}, {plan['method']}); {plan['device']} x {plan['processes']}, {plan['precision']}{frozen}"
     )
-    say(f"{plan['steps']:,} steps over {plan['rows']:,} rows: {plan['epochs']:.2f} epochs")
+    packed = " packed" if plan["packed"] else ""
+    budget = f"; {plan['batch_tokens']:,} tokens at once" if plan["batch_tokens"] else ""
+    say(f"{plan['steps']:,} steps over {plan['rows']:,}{packed} rows: {plan['epochs']:.2f} epochs{budget}")
     show_effort(plan)
     if plan.get("minutes") is not None:
         say(f"the run ends {plan['minutes']:g} minutes after its beginning, however many steps those are")
@@ -185,6 +212,7 @@ def reckon(
     row_tokens: int,
     has_documents: bool = False,
     is_ragged: bool = False,
+    is_flat: bool = False,
 ) -> Effort:
     """Choose how `model` is computed, and reckon what it will take to train it.
 
@@ -196,6 +224,7 @@ def reckon(
         row_tokens: Positions of a row.
         has_documents: Rows hold documents that are kept apart.
         is_ragged: Rows differ in length.
+        is_flat: Rows are laid end to end, as documents that are kept apart.
     """
     from accelerate.utils import DistributedType
 
@@ -213,6 +242,7 @@ def reckon(
         total_flops=per_token * tokens,
         has_documents=has_documents,
         is_ragged=is_ragged,
+        is_flat=is_flat,
         is_sharded=is_sharded,
     )
     rate = measure_matrix_rate(accelerator.device, dtype)
@@ -230,13 +260,15 @@ def estimate_memory(
     from llmkit.models.flops import activation_bytes
     from llmkit.training.disk import optimizer_bytes
     from llmkit.training.job import job_dtype
-    from llmkit.training.step import rows_per_forward
+    from llmkit.training.step import rows_per_forward, tokens_per_forward
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters()) - trained
     size = 2 if config.precision == "pure-bf16" else 4
     fixed = size * (frozen + 2 * trained) + optimizer_bytes(model, config) + (size * trained if config.ema_decay else 0)
     rows = rows_per_forward(config, num_processes=accelerator.num_processes)
+    if (tokens := tokens_per_forward(config, accelerator.device)) is not None:
+        rows = max(1, min(rows, tokens // row_tokens))
     activations = activation_bytes(
         model,
         rows=rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -149,7 +150,10 @@ def show(
     show_headline(about)
     show_facts("recipe, where it is not at the defaults", changed_fields(run))
     show_facts("plan", flatten(run.plan))
-    show_facts("environment", flatten(run.environment))
+    environment = run.environment
+    if isinstance(environment.get("command"), list):
+        environment = {**environment, "command": shlex.join(map(str, environment["command"]))}
+    show_facts("environment", flatten(environment))
     show_facts("last step", last)
     show_facts("last validation", about["validation"] or {})
     show_facts("test", run.results.get("test") or {})

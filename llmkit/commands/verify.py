@@ -13,7 +13,6 @@ import typer
 from llmkit.commands.tables import write_table
 from llmkit.console import Progress, say, write_json
 from llmkit.errors import CheckError, DataError, UsageError
-from llmkit.files import bytes_below, sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -94,6 +93,7 @@ def check_path(path: Path) -> Iterator[Check]:
 
 def check_run(folder: Path) -> Iterator[Check]:
     """The records of a run, its checkpoints, and its result."""
+    from llmkit.files import bytes_below
     from llmkit.reporting.collect import read_run
 
     problems = read_run(folder, folder).problems
@@ -114,6 +114,7 @@ def check_run(folder: Path) -> Iterator[Check]:
 
 def check_folder(path: Path, what: str) -> Check:
     """A folder with a manifest of checksums."""
+    from llmkit.files import bytes_below
     from llmkit.training.checkpoint import find_damage
 
     size = bytes_below(path)
@@ -135,6 +136,7 @@ def is_prepared(path: Path) -> bool:
 def check_prepared(path: Path) -> Check:
     """Prepared data: the sizes and the hashes of its arrays, and its tokenizer."""
     from llmkit.data.prepared import open_prepared
+    from llmkit.files import bytes_below, sha256_of
 
     problem = None
     try:

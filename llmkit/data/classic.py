@@ -20,10 +20,6 @@ class ClassicSet:
     targets: list[Any]
     columns: list[str]
 
-    @property
-    def is_images(self) -> bool:
-        return self.inputs.ndim == 4
-
 
 def load_classic(name: str) -> ClassicSet:
     """One of CLASSIC_SETS.

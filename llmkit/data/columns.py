@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
 """How tables write a value that is not there, in lower case."""
+MIN_NUMBERS = 0.95
+"""A column is numeric when this share of what stands in it are numbers; the rest counts as missing, and is told."""
 
 
 def is_missing(value: Any) -> bool:
@@ -28,3 +31,9 @@ def as_number(value: Any) -> float | None:
     else:
         return None
     return number if math.isfinite(number) else None
+
+
+def is_numeric(values: Sequence[Any]) -> bool:
+    """Whether what stands in a column are numbers, but for a few slips."""
+    present = [value for value in values if not is_missing(value)]
+    return sum(as_number(value) is not None for value in present) >= MIN_NUMBERS * len(present)

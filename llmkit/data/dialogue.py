@@ -19,6 +19,7 @@ from llmkit.tokenizer import decode_ids
 __all__ = [
     "DialogueRows",
     "Message",
+    "PackedRows",
     "Row",
     "encode_dialogue",
     "encode_renderings",
@@ -90,6 +91,7 @@ def make_row(encoding: Encoding, rendering: Rendering, renderer: Renderer, max_l
         first, last = find_tokens(encoding, answer.start, answer.end, renderer.control_ids)
         is_trained[first : last + 1] = True
         num_bytes += len(rendering.text[answer.start : min(answer.content_end, shown)].encode())
+        num_bytes -= answer.num_hidden if answer.content_end <= shown else 0
     targets = np.full(length, IGNORE_INDEX, dtype=np.int32)
     targets[:-1] = np.where(is_trained[1:length], ids[1:length], IGNORE_INDEX)
     return Row(ids[:length], targets, num_bytes, len(ids))
@@ -114,7 +116,7 @@ def find_tokens(encoding: Encoding, start: int, end: int, control_ids: frozenset
     return first, last
 
 
-def render_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
+def render_prompt(messages: Sequence[Message], tokenizer: Any, *, tools: str = "") -> list[int]:
     """The ids with which a model is asked for the assistant's next turn: as in training, up to the end of the header.
 
     Raises:
@@ -122,7 +124,7 @@ def render_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
         ModelError: The tokenizer has no chat template.
     """
     renderer = renderer_of(tokenizer)
-    rendering = renderer.render(messages, wants_answer=True)
+    rendering = renderer.render(messages, tools=tools, wants_answer=True)
     return list(renderer.backend.encode(rendering.text, add_special_tokens=False).ids)
 
 
@@ -152,14 +154,19 @@ def show_row(input_ids: Sequence[int], targets: Sequence[int], tokenizer: Any) -
 
 
 class DialogueRows:
-    """Rows of dialogues, stacked by index and padded on the right, where a causal model needs no attention mask."""
+    """Rows of dialogues, stacked by index.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    Flat rows are laid end to end, (1, T), with `position_ids` that begin again with each, for a model that keeps such
+    documents apart: there is no padding. Others are padded on the right, where a causal model needs no attention mask.
+    """
+
+    def __init__(self, rows: Sequence[Row], *, is_flat: bool = False) -> None:
         # What follows the last target adds nothing to the loss.
         ends = [int(np.flatnonzero(row.targets != IGNORE_INDEX)[-1]) + 1 for row in rows]
         self.rows = [(row.input_ids[:end], row.targets[:end]) for row, end in zip(rows, ends, strict=True)]
         self.num_bytes = [row.num_bytes for row in rows]
         self.is_stream = False
+        self.is_flat = is_flat
         self.lengths: Sequence[int] | None = ends
 
     def __len__(self) -> int:
@@ -178,12 +185,62 @@ class DialogueRows:
 
         Two rows, the first with a question of 3 ids and an answer of 2, whose last is its end of turn, 9:
         input_ids [[5, 6, 7, 8], [5, 7, 7, 7]], targets [[-100, -100, 8, 9], [-100, 9, -100, -100]].
+        Flat: input_ids [[5, 6, 7, 8, 5, 7]], targets [[-100, -100, 8, 9, -100, 9]], position_ids [[0, 1, 2, 3, 0, 1]].
         """
         rows = [self.rows[i] for i in indices]
-        shape = (len(rows), max(len(ids) for ids, _ in rows))
-        input_ids, targets = np.empty(shape, np.int64), np.full(shape, IGNORE_INDEX, np.int64)
-        for i, (ids, wanted) in enumerate(rows):
-            # Any id may stand behind the end: nothing looks there. The pad token would make transformers warn.
-            input_ids[i] = np.pad(ids, (0, shape[1] - len(ids)), mode="edge")
-            targets[i, : len(ids)] = wanted
-        return {"input_ids": torch.from_numpy(input_ids), "targets": torch.from_numpy(targets)}
+        return lay_end_to_end(rows) if self.is_flat else pad(rows)
+
+
+IdsAndTargets = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""A row's input ids and targets, (T,) both."""
+
+
+def lay_end_to_end(rows: Sequence[IdsAndTargets]) -> Batch:
+    """Rows as documents of one long row, (1, T)."""
+    ids, targets = (torch.from_numpy(np.concatenate(part).astype(np.int64))[None] for part in zip(*rows, strict=True))
+    positions = torch.from_numpy(np.concatenate([np.arange(len(row)) for row, _ in rows]))[None]
+    return {"input_ids": ids, "targets": targets, "position_ids": positions}
+
+
+def pad(rows: Sequence[IdsAndTargets]) -> Batch:
+    """Rows below one another, (B, T), padded on the right."""
+    shape = (len(rows), max(len(ids) for ids, _ in rows))
+    input_ids, targets = np.empty(shape, np.int64), np.full(shape, IGNORE_INDEX, np.int64)
+    for i, (ids, wanted) in enumerate(rows):
+        # Any id may stand behind the end: nothing looks there. The pad token would make transformers warn.
+        input_ids[i] = np.pad(ids, (0, shape[1] - len(ids)), mode="edge")
+        targets[i, : len(ids)] = wanted
+    return {"input_ids": torch.from_numpy(input_ids), "targets": torch.from_numpy(targets)}
+
+
+class PackedRows:
+    """Whole rows packed into long ones of at most `seq_len` positions; a packed row is one row of a batch.
+
+    The rows stay documents of their own: none sees another, and each has its own positions, so that the loss is the
+    sum of the rows' own losses. The longest come first, each to where it leaves the least room.
+    """
+
+    def __init__(self, rows: DialogueRows, *, seq_len: int) -> None:
+        assert rows.is_flat, "rows that are padded cannot be packed"
+        lengths = list(rows.lengths or ())
+        self.rows = rows
+        self.packs: list[list[int]] = []
+        packs_with: list[list[int]] = [[] for _ in range(seq_len + 1)]  # by the room that they have left
+        for index in sorted(range(len(rows)), key=lambda i: -lengths[i]):
+            room = next((room for room in range(lengths[index], seq_len) if packs_with[room]), seq_len)
+            if room == seq_len:
+                packs_with[room].append(len(self.packs))
+                self.packs.append([])
+            pack = packs_with[room].pop()
+            packs_with[room - lengths[index]].append(pack)
+            self.packs[pack].append(index)
+        self.is_stream = False
+        self.is_flat = True
+        self.lengths: Sequence[int] | None = [sum(lengths[i] for i in pack) for pack in self.packs]
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The rows in these packs, end to end."""
+        return self.rows.batch([row for index in indices for row in self.packs[index]])

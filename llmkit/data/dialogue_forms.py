@@ -2,101 +2,125 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any, NamedTuple
+from difflib import get_close_matches
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 from llmkit.console import say
+from llmkit.data.document import Record
 from llmkit.data.documents import read_records
-from llmkit.data.rendering import Message
-from llmkit.errors import DataError
+from llmkit.data.messages import Dialogue, Message, content_of
+from llmkit.data.other_forms import MISREAD, NO_DIALOGUE, raise_other_kind, suggest_columns
+from llmkit.data.trees import gather_trees, is_flat, read_tree
+from llmkit.data.turns import Reading, RowError, read_tools, read_turns, split_thought
+from llmkit.errors import DataError, RecipeError
+
+__all__ = ["FORMS", "Dialogue", "Message", "content_of", "is_dialogue", "read_dialogues"]
 
 MOST_ERRORS = 20
 """So many bad rows are named before reading gives up."""
 
-KNOWN_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-}
-"""Role names that need no mapping, and the role that each means."""
-
 NO_INPUT = frozenset({"no input", "no input.", "noinput", "<noinput>", "<noinput", "n/a"})
 """What authors of alpaca rows write where there is no input."""
 
+SAYS_NO_INPUT = "rows say in words that they have no input, and are read as having none"
 
-@dataclass(frozen=True)
-class Dialogue:
-    """Messages in their order, and where they come from: `file:line`."""
-
-    messages: tuple[Message, ...]
-    where: str
-
-    @property
-    def opening(self) -> tuple[Message, ...]:
-        """All up to the first answer: what a held-out row must not share with a trained one."""
-        return tuple(takewhile(lambda message: message.role != "assistant", self.messages))
-
-
-def content_of(messages: Sequence[Message]) -> str:
-    """Roles and contents as one text, which messages that say the same share."""
-    return json.dumps([[m.role, m.content] for m in messages], ensure_ascii=False)
-
-
-class RowError(Exception):
-    """What is wrong with one row; the caller knows where it stands."""
+Values = Mapping[str, Any]
 
 
 class Form(NamedTuple):
-    """A form of rows: its name, the columns that tell it, those it may have besides, and how a row is read."""
+    """A form of rows: its name, the columns that tell it, those it may have besides, and how a row is read.
+
+    A row gives one dialogue or several; `fits` says more about the columns than that they are there.
+    """
 
     name: str
     columns: tuple[str, ...]
     optional: tuple[str, ...]
-    read: Callable[[Mapping[str, Any], Mapping[str, str]], list[Message]]
+    read: Callable[[Values, Reading], list[list[Message]]]
+    fits: Callable[[Values], bool] = lambda values: True
+
+    def is_form_of(self, values: Values) -> bool:
+        """Whether a row is in this form."""
+        return all(column in values for column in self.columns) and self.fits(values)
 
 
-def read_dialogues(source: str, *, roles: Mapping[str, str] | None = None) -> Iterator[Dialogue]:
+def read_dialogues(
+    source: str,
+    *,
+    roles: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    paths: Literal["best", "all"] = "best",
+) -> Iterator[Dialogue]:
     """The dialogues of a file, a folder, a hub data set or the built-in data, in any of FORMS; which one is said.
 
     Args:
         source: What `read_records` takes: files, `-`, hf:owner/name, `python-docs:instructions|dialogues[@split]`.
-        roles: Role names of the data -> system, user, assistant or tool, besides KNOWN_ROLES.
+        roles: Role names of the data -> system, user, assistant or tool, besides those that are known.
+        columns: Column of a form -> its name in the data, where that is another.
+        paths: Of trees of messages, the path of the best ranked answers or all.
 
     Raises:
         DataError: Rows are in no known form, or cannot be read: the first 20 of them, by file and line.
+        RecipeError: `columns` names a column that no form has, or that the data have not.
     """
-    known = {**KNOWN_ROLES, **(roles or {})}
+    reading = Reading(roles or {}, paths)
+    check_columns(columns or {}, COLUMNS)
     form: Form | None = None
     problems: list[str] = []
-    num_without_input = 0
-    for record in read_records(source):
-        where, values = record.where, record.values
-        if form is None or not all(column in values for column in form.columns):
-            form = announce(detect_form(values, where), values, source)
+    for record in whole_records(read_records(source)):
+        where, values = record.where, renamed(record, columns or {})
+        if form is None or not form.is_form_of(values):
+            form = announce(detect_form(values, where), values, source, columns or {})
         try:
-            messages = tuple(form.read(values, known))
+            dialogues = form.read(values, reading)
+            tools = read_tools(values.get("tools"))
         except RowError as error:
             problems.append(f"{where}: {error}")
             if len(problems) == MOST_ERRORS:
                 break
             continue
-        num_without_input += form.read is read_alpaca and says_no_input(values.get("input"))
-        yield Dialogue(messages, where)
+        for messages in dialogues:
+            yield Dialogue(tuple(split_thought(message, reading) for message in messages), where, tools, source)
     if problems:
         raise_problems(problems)
-    if num_without_input:
-        say(f"{source}: {num_without_input:,} rows say in words that they have no input, and are read as having none")
+    for note, count in reading.notes.items():
+        if count:
+            say(f"{source}: {count:,} {note}")
+
+
+def whole_records(records: Iterator[Record]) -> Iterator[Record]:
+    """The records; those of single messages of trees are put together first."""
+    first = next(records, None)
+    if first is None:
+        return iter(())
+    again = chain([first], records)
+    return gather_trees(again) if is_flat(first.values) else again
+
+
+def check_columns(columns: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raise for a column that no form has."""
+    for name in columns:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            fix = f"{hint}write FORM'S COLUMN: YOUR COLUMN; the forms know {', '.join(known)}"
+            raise RecipeError(f"no form has a column {name!r}", where="data.columns", fix=fix)
+
+
+def renamed(record: Record, columns: Mapping[str, str]) -> Values:
+    """The values of a row under the names that the forms know."""
+    if not columns:
+        return record.values
+    for theirs in columns.values():
+        if theirs not in record.values:
+            there = ", ".join(map(str, record.values)) or "none"
+            message = f"there is no column {theirs!r}, which data.columns names"
+            raise DataError(message, where=record.where, fix=f"the columns are: {there}")
+    taken = {*columns, *columns.values()}
+    rest = {name: value for name, value in record.values.items() if name not in taken}
+    return rest | {ours: record.values[theirs] for ours, theirs in columns.items()}
 
 
 def raise_problems(problems: Sequence[str]) -> None:
@@ -109,28 +133,42 @@ def raise_problems(problems: Sequence[str]) -> None:
     raise DataError(message + more, where=where, fix=fix)
 
 
-def detect_form(values: Mapping[str, Any], where: str) -> Form:
-    """The form whose columns a row has; the first of FORMS where several fit."""
+def is_dialogue(values: Values) -> bool:
+    """Whether a row is in a form of instructions or dialogues."""
+    return is_flat(values) or any(form.is_form_of(values) for form in FORMS)
+
+
+def detect_form(values: Values, where: str) -> Form:
+    """The form whose columns a row has; the first of FORMS where several fit.
+
+    Raises:
+        DataError: It is in none of them; the error names what it found instead.
+    """
+    raise_other_kind(values, where, MISREAD)
     for form in FORMS:
-        if all(column in values for column in form.columns):
+        if form.is_form_of(values):
             return form
-    known = "; ".join(", ".join(form.columns) for form in FORMS)
+    raise_other_kind(values, where, NO_DIALOGUE)
+    known = "; ".join(dict.fromkeys(", ".join(form.columns) for form in FORMS[1:]))
     there = ", ".join(map(str, values)) or "none"
     raise DataError(
-        f"no known form of instructions or dialogues: the columns are {there}", where=where, fix=f"known are {known}"
+        f"no known form of instructions or dialogues: the columns are {there}",
+        where=where,
+        fix=f"{suggest_columns(values)}; known are {known}",
     )
 
 
-def announce(form: Form, values: Mapping[str, Any], source: str) -> Form:
+def announce(form: Form, values: Values, source: str, columns: Mapping[str, str]) -> Form:
     """Say which form was recognised by which columns, and which columns are of no use."""
-    used = [c for c in (*form.columns, *form.optional) if c in values]
+    used = [c for c in (*form.columns, *form.optional, "tools") if c in values]
     rest = [str(c) for c in values if c not in used]
     unused = f" (not used: {', '.join(rest)})" if rest else ""
-    say(f"{source}: {form.name}, by its columns {', '.join(used)}{unused}")
+    names = [f"{c} ({columns[c]})" if c in columns else c for c in used]
+    say(f"{source}: {form.name}, by its columns {', '.join(names)}{unused}")
     return form
 
 
-def text_of(values: Mapping[str, Any], column: str) -> str:
+def text_of(values: Values, column: str) -> str:
     """The text in a column."""
     value = values.get(column)
     if not isinstance(value, str):
@@ -139,113 +177,118 @@ def text_of(values: Mapping[str, Any], column: str) -> str:
     return value
 
 
-def system_turn(values: Mapping[str, Any]) -> list[Message]:
+def system_turn(values: Values) -> list[Message]:
     """The system message of a row that has a column for it."""
-    system = values.get("system") or values.get("system_prompt")
+    system = next((values[name] for name in SYSTEM if values.get(name)), None)
     return [Message("system", system)] if isinstance(system, str) and system.strip() else []
 
 
-def read_alpaca(values: Mapping[str, Any], roles: Mapping[str, str]) -> list[Message]:
-    """Instruction and output, with or without input; the input follows the instruction after an empty line."""
-    question = text_of(values, "instruction")
-    extra = text_of(values, "input") if values.get("input") is not None else ""
-    if extra.strip() and not says_no_input(extra):
-        question = f"{question}\n\n{extra}"
-    return [*system_turn(values), Message("user", question), Message("assistant", text_of(values, "output"))]
+def with_input(question: str, extra: Any, reading: Reading) -> str:
+    """An instruction and its input, which follows after an empty line where there is one."""
+    if extra is None:
+        return question
+    if not isinstance(extra, str):
+        raise RowError(f"column 'input' is {type(extra).__name__}, not text")
+    if extra.strip().lower() in NO_INPUT:
+        reading.notes[SAYS_NO_INPUT] += 1
+        return question
+    return f"{question}\n\n{extra}" if extra.strip() else question
 
 
-def says_no_input(text: Any) -> bool:
-    """Whether the input of an alpaca row says that there is none."""
-    return isinstance(text, str) and text.strip().lower() in NO_INPUT
+def read_instruction(answer: str) -> Callable[[Values, Reading], list[list[Message]]]:
+    """A reader of an instruction with its answer in another column, with or without input."""
 
-
-def read_pair(question: str, answer: str) -> Callable[[Mapping[str, Any], Mapping[str, str]], list[Message]]:
-    """A reader of rows with one column for the question and one for the answer; either may hold a list of messages."""
-
-    def read(values: Mapping[str, Any], roles: Mapping[str, str]) -> list[Message]:
-        if isinstance(values[question], list) and isinstance(values[answer], list):
-            asked = [m._replace(is_trained=False) for m in read_turns(values[question], "role", "content", roles)]
-            return asked + read_turns(values[answer], "role", "content", roles)
-        return [
-            *system_turn(values),
-            Message("user", text_of(values, question)),
-            Message("assistant", text_of(values, answer)),
-        ]
+    def read(values: Values, reading: Reading) -> list[list[Message]]:
+        extra = values.get("input") or values.get("context")
+        question = with_input(text_of(values, "instruction"), extra, reading)
+        return [[*system_turn(values), Message("user", question), Message("assistant", text_of(values, answer))]]
 
     return read
 
 
-def read_messages(values: Mapping[str, Any], roles: Mapping[str, str]) -> list[Message]:
-    """Messages: a list of role and content."""
-    return [*system_turn(values), *read_turns(values["messages"], "role", "content", roles)]
+def read_seed(values: Values, reading: Reading) -> list[list[Message]]:
+    """An instruction with instances, each an input and its output: a dialogue for each."""
+    instances = values["instances"]
+    if not isinstance(instances, list) or not all(isinstance(one, Mapping) for one in instances) or not instances:
+        raise RowError("column 'instances' is no list of inputs and outputs")
+    dialogues = []
+    for one in instances:
+        question = with_input(text_of(values, "instruction"), one.get("input"), reading)
+        dialogues.append([Message("user", question), Message("assistant", text_of(one, "output"))])
+    return dialogues
 
 
-def read_conversations(values: Mapping[str, Any], roles: Mapping[str, str]) -> list[Message]:
-    """Conversations: a list of from and value (sharegpt), or of role and content."""
-    turns = values["conversations"]
-    names = ("role", "content") if isinstance(turns, list) and turns and "role" in turns[0] else ("from", "value")
-    return [*system_turn(values), *read_turns(turns, *names, roles)]
+def read_pair(question: str, answer: str) -> Callable[[Values, Reading], list[list[Message]]]:
+    """A reader of rows with one column for the question and one for the answer; either may hold a list of messages."""
+
+    def read(values: Values, reading: Reading) -> list[list[Message]]:
+        if isinstance(values[question], list) or isinstance(values[answer], list):
+            asked = messages_of(values[question], "user", question, reading)
+            answers = messages_of(values[answer], "assistant", answer, reading)
+            return [[*system_turn(values), *(m._replace(is_trained=False) for m in asked), *answers]]
+        asked = [Message("user", text_of(values, question))]
+        return [[*system_turn(values), *asked, Message("assistant", text_of(values, answer))]]
+
+    return read
 
 
-def read_turns(turns: Any, role_key: str, content_key: str, roles: Mapping[str, str]) -> list[Message]:
-    """The messages of a list of turns."""
-    if not isinstance(turns, list) or not turns:
-        raise RowError("there are no messages")
-    return [read_turn(turn, number, role_key, content_key, roles) for number, turn in enumerate(turns, start=1)]
+def messages_of(value: Any, role: str, column: str, reading: Reading) -> list[Message]:
+    """A column with a list of messages, or with the text of one."""
+    return read_turns(value, reading) if isinstance(value, list) else [Message(role, text_of({column: value}, column))]
 
 
-def read_turn(turn: Any, number: int, role_key: str, content_key: str, roles: Mapping[str, str]) -> Message:
-    """One message; everything about it that cannot be shown to a model is an error."""
-    if not isinstance(turn, Mapping) or role_key not in turn:
-        raise RowError(f"message {number} has no {role_key!r}")
-    role = roles.get(str(turn[role_key]))
-    if role is None:
-        raise RowError(f"message {number} has role {turn[role_key]!r}; known roles are {', '.join(roles)}")
-    if turn.get("tool_calls"):
-        raise RowError(f"message {number} has tool_calls; write the calls into its content")
-    return Message(role, read_content(turn.get(content_key), number), read_weight(turn, number))
+def read_list(column: str) -> Callable[[Values, Reading], list[list[Message]]]:
+    """A reader of a list of messages, each with its role."""
+
+    def read(values: Values, reading: Reading) -> list[list[Message]]:
+        return [[*system_turn(values), *read_turns(values[column], reading)]]
+
+    return read
 
 
-def read_content(content: Any, number: int) -> str:
-    """A message's text; a list of typed parts is joined."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise RowError(
-            f"message {number} has no text" if content is None else f"the content of message {number} is no text"
-        )
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        text = part.get("text", part.get("value")) if kind == "text" else None
-        if not isinstance(text, str):
-            raise RowError(f"message {number} has a part of type {kind!r}; only text can be used")
-        texts.append(text)
-    return "".join(texts)
+def read_alternating(column: str) -> Callable[[Values, Reading], list[list[Message]]]:
+    """A reader of a list of texts, which user and assistant say by turns."""
+
+    def read(values: Values, reading: Reading) -> list[list[Message]]:
+        said = enumerate(values[column])
+        return [[*system_turn(values), *(Message(("user", "assistant")[i % 2], text) for i, text in said)]]
+
+    return read
 
 
-def read_weight(turn: Mapping[str, Any], number: int) -> bool:
-    """Whether a message is trained, where it says so itself: train, weight or loss_weight."""
-    for key in ("train", "weight", "loss_weight"):
-        value = turn.get(key)
-        if value is not None:
-            if value not in (0, 1):
-                raise RowError(f"message {number} has {key} {value!r}; an answer is trained (1) or not (0)")
-            return bool(value)
-    return True
+def holds(column: str, kind: type) -> Callable[[Values], bool]:
+    """Whether a column has a list of values of this kind."""
+    return lambda values: (
+        isinstance(values[column], list)
+        and bool(values[column])
+        and all(isinstance(value, kind) for value in values[column])
+    )
 
 
 SYSTEM = ("system", "system_prompt")
 
+LISTS = ("conversation", "dialogue", "dialog", "turns", "utterances")
+
 FORMS = (
-    Form("dialogues (messages)", ("messages",), SYSTEM, read_messages),
-    Form("dialogues (sharegpt)", ("conversations",), SYSTEM, read_conversations),
-    Form("instructions (alpaca)", ("instruction", "output"), ("input", *SYSTEM), read_alpaca),
-    Form("instructions", ("instruction", "response"), SYSTEM, read_pair("instruction", "response")),
+    Form("trees of messages (OASST)", ("prompt",), (), read_tree, lambda values: isinstance(values["prompt"], Mapping)),
+    Form("dialogues (messages)", ("messages",), SYSTEM, read_list("messages")),
+    Form("dialogues (sharegpt)", ("conversations",), SYSTEM, read_list("conversations")),
+    *(Form(f"dialogues ({name})", (name,), SYSTEM, read_list(name), holds(name, Mapping)) for name in LISTS),
+    *(Form("dialogues by turns", (name,), SYSTEM, read_alternating(name), holds(name, str)) for name in LISTS),
+    Form("seed tasks", ("instruction", "instances"), (), read_seed),
+    Form("instructions (alpaca)", ("instruction", "output"), ("input", *SYSTEM), read_instruction("output")),
+    Form("instructions", ("instruction", "response"), ("input", "context", *SYSTEM), read_instruction("response")),
     Form("prompts and completions", ("prompt", "completion"), SYSTEM, read_pair("prompt", "completion")),
     Form("prompts and responses", ("prompt", "response"), SYSTEM, read_pair("prompt", "response")),
     Form("questions and answers", ("question", "answer"), SYSTEM, read_pair("question", "answer")),
+    Form("questions and responses", ("question", "response"), SYSTEM, read_pair("question", "response")),
+    Form("queries and responses", ("query", "response"), SYSTEM, read_pair("query", "response")),
+    Form("problems and solutions", ("problem", "solution"), SYSTEM, read_pair("problem", "solution")),
+    Form("inputs and targets", ("inputs", "targets"), SYSTEM, read_pair("inputs", "targets")),
     Form("inputs and targets", ("input", "target"), SYSTEM, read_pair("input", "target")),
     Form("inputs and outputs", ("input", "output"), SYSTEM, read_pair("input", "output")),
 )
 """All known forms. The first whose columns a row has is taken."""
+
+COLUMNS = tuple(dict.fromkeys(c for form in FORMS for c in (*form.columns, *form.optional, "tools")))
+"""The columns that data.columns can name."""

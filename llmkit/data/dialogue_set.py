@@ -13,11 +13,12 @@ import numpy as np
 
 from llmkit.console import Progress, format_table, say, warn
 from llmkit.data.dialogue import Row, encode_renderings
-from llmkit.data.dialogue_forms import Dialogue, content_of
+from llmkit.data.messages import Dialogue, Message, content_of
+from llmkit.data.overlong import cut_left
 from llmkit.data.rendering import Renderer, RenderError, Rendering, renderer_of
 from llmkit.errors import DataError
 
-Overlong = Literal["error", "drop", "cut-right"]
+Overlong = Literal["error", "drop", "cut-left", "cut-right"]
 
 NO_ANSWER = "no answer to learn"
 EMPTY_ANSWER = "an empty answer"
@@ -25,10 +26,16 @@ TOO_LONG = "longer than max_length"
 CUT_TO_NOTHING = "nothing of the answer is left when cut to max_length"
 HELD_OUT = "also in the validation data"
 
+FEW_CHARACTERS = 3
+"""An answer of fewer characters is nearly empty: a letter, a number, a sign."""
+
 
 @dataclass
 class Account:
-    """What became of each row that was read: read = used + dropped; cut rows are used ones."""
+    """What became of each row that was read: read = used + dropped; cut rows are used ones.
+
+    Rows that a mix repeats count once here; `per_epoch` says how many rows an epoch has of each source.
+    """
 
     name: str
     num_read: int = 0
@@ -38,8 +45,12 @@ class Account:
     num_cut_tokens: int = 0
     num_duplicates: int = 0
     num_control_like: int = 0
+    num_near_empty: int = 0
+    num_same_questions: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
     num_trained: int = 0
+    per_epoch: dict[str, list[int]] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:
         """Count a row that is not used."""
@@ -51,6 +62,13 @@ class Account:
         self.num_read += len(dialogues)
         for dialogue in dialogues:
             self.drop(HELD_OUT, dialogue.where)
+
+    def use_from(self, dialogue: Dialogue, row: Row) -> None:
+        """Count a row that is used, and how often its source is seen."""
+        self.use(row)
+        rows, _ = self.per_epoch.get(dialogue.source, (0, 1))
+        self.per_epoch[dialogue.source] = [rows + 1, dialogue.times]
+        self.num_near_empty += any(is_near_empty(message) for message in dialogue.messages)
 
     def use(self, row: Row) -> None:
         """Count a row that is used."""
@@ -68,11 +86,23 @@ class Account:
             "dropped": {r: {"rows": n, "first": self.first_dropped[r]} for r, n in self.dropped.items()},
             "cut": {"rows": self.num_cut, "tokens": self.num_cut_tokens},
             "duplicates": self.num_duplicates,
+            "rows_with_near_empty_answers": self.num_near_empty,
+            "rows_that_ask_what_training_asks": self.num_same_questions,
             "rows_with_text_like_control_tokens": self.num_control_like,
             "tokens": total,
             "trained_tokens": self.num_trained,
             "trained_share": round(self.num_trained / total, 4) if total else 0.0,
             "length": {name: self.percentile(q) for name, q in (("p50", 50), ("p90", 90), ("p99", 99), ("max", 100))},
+            "sources": self.sources(),
+            "notes": dict(self.notes),
+        }
+
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """Of each source: its rows, how often an epoch shows them, and their share of the rows of an epoch."""
+        total = sum(rows * times for rows, times in self.per_epoch.values())
+        return {
+            source: {"rows": rows, "times": times, "share": round(rows * times / total, 4)}
+            for source, (rows, times) in self.per_epoch.items()
         }
 
     def percentile(self, q: int) -> int:
@@ -97,43 +127,57 @@ def encode_set(
         RenderError: The chat template takes none of them.
     """
     account = Account(name, num_read=len(dialogues))
-    account.num_duplicates = len(dialogues) - len({content_of(d.messages) for d in dialogues})
+    account.num_duplicates = len(dialogues) - len({dialogue.content for dialogue in dialogues})
     kept: list[Dialogue] = []
     rows: list[Row] = []
     limit = max_length if overlong == "cut-right" else None
+    renderer = renderer_of(tokenizer)
     with Progress(f"encoding {name}", total=len(dialogues), unit="rows") as progress:
-        renderings = render_all(dialogues, renderer_of(tokenizer), account, kept)
+        renderings = render_all(dialogues, renderer, account, kept)
         for number, row in enumerate(encode_renderings(renderings, tokenizer, max_length=limit)):
             progress.update()
-            if (reason := fate_of(row, kept[number], max_length, overlong)) is not None:
-                account.drop(reason, kept[number].where)
+            dialogue = kept[number]
+            used = shorten(row, dialogue, renderer, max_length) if overlong == "cut-left" else row
+            if (reason := fate_of(used, dialogue, max_length, overlong)) is not None:
+                account.drop(reason, dialogue.where)
             else:
-                account.use(row)
-                rows.append(row)
+                account.use_from(dialogue, used)
+                rows += [used] * dialogue.times
     if not rows:
         raise_nothing_left(account)
     return rows, account
+
+
+def shorten(row: Row, dialogue: Dialogue, renderer: Renderer, max_length: int) -> Row:
+    """A longer row cut at its beginning, which still tells how long it was; as it is where that cannot be done."""
+    if row.num_tokens <= max_length:
+        return row
+    shorter = cut_left(dialogue, renderer, max_length)
+    return row if shorter is None else shorter._replace(num_tokens=row.num_tokens)
 
 
 def render_all(
     dialogues: Iterable[Dialogue], renderer: Renderer, account: Account, kept: list[Dialogue]
 ) -> Iterator[Rendering]:
     """The renderings of those dialogues that can be used, which are put into `kept`; the others are counted."""
+    usable = []
     for dialogue in dialogues:
-        answers = [m for m in dialogue.messages if m.role == "assistant" and m.is_trained]
+        answers = [message for message in dialogue.messages if message.is_answer]
         if not answers:
             account.drop(NO_ANSWER, dialogue.where)
-        elif not all(m.content.strip() for m in answers):
+        elif any(message.is_empty for message in answers):
             account.drop(EMPTY_ANSWER, dialogue.where)
         else:
-            try:
-                rendering = renderer.render(dialogue.messages)
-            except RenderError as error:
-                account.drop(error.message, dialogue.where)
-                continue
-            account.num_control_like += any(renderer.control.search(m.content) for m in dialogue.messages)
-            kept.append(dialogue)
-            yield rendering
+            usable.append(dialogue)
+    renderings = renderer.render_all([(dialogue.messages, dialogue.tools) for dialogue in usable])
+    for dialogue, rendering in zip(usable, renderings, strict=True):
+        if isinstance(rendering, RenderError):
+            account.drop(rendering.message, dialogue.where)
+            continue
+        account.num_control_like += any(renderer.control.search(m.content) for m in dialogue.messages)
+        account.notes.update(rendering.notes)
+        kept.append(dialogue)
+        yield rendering
 
 
 def fate_of(row: Row, dialogue: Dialogue, max_length: int, overlong: Overlong) -> str | None:
@@ -142,11 +186,18 @@ def fate_of(row: Row, dialogue: Dialogue, max_length: int, overlong: Overlong) -
         raise DataError(
             f"this row has {row.num_tokens:,} tokens, data.max_length is {max_length:,}",
             where=dialogue.where,
-            fix="raise data.max_length, or set data.overlong to drop or cut-right",
+            fix="raise data.max_length, or set data.overlong to drop, cut-left or cut-right",
         )
-    if row.num_tokens > max_length and overlong == "drop":
+    is_cut = len(row.input_ids) < row.num_tokens
+    if row.num_tokens > max_length and not is_cut:
         return TOO_LONG
     return None if row.num_targets else CUT_TO_NOTHING
+
+
+def is_near_empty(message: Message) -> bool:
+    """Whether an answer that is learned says next to nothing."""
+    says = message.content.strip()
+    return message.is_answer and not message.tool_calls and len(says) < FEW_CHARACTERS
 
 
 def raise_nothing_left(account: Account) -> None:
@@ -155,7 +206,7 @@ def raise_nothing_left(account: Account) -> None:
         raise DataError("there are no rows", where=account.name, fix="name a file with instructions or dialogues")
     reason, count = account.dropped.most_common(1)[0]
     message = f"no row can be used; {count:,} of {account.num_read:,}: {reason}"
-    fixes = {TOO_LONG: "raise data.max_length, or set data.overlong to cut-right"}
+    fixes = {TOO_LONG: "raise data.max_length, or set data.overlong to cut-left or cut-right"}
     raise DataError(
         message,
         where=account.first_dropped[reason],
@@ -185,8 +236,8 @@ def place_of(dialogue: Dialogue) -> float:
 
 def drop_shared(train: Sequence[Dialogue], validation: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
     """The training dialogues that are not in the validation data, and those that are."""
-    known = {content_of(dialogue.messages) for dialogue in validation}
-    is_shared = [content_of(dialogue.messages) in known for dialogue in train]
+    known = {dialogue.content for dialogue in validation}
+    is_shared = [dialogue.content in known for dialogue in train]
     return list(compress(train, [not shared for shared in is_shared])), list(compress(train, is_shared))
 
 
@@ -208,12 +259,21 @@ def tell(accounts: Sequence[Account]) -> None:
         table.append([account.name, *numbers, *sums, length["p50"], length["p99"], length["max"]])
     say(format_table(headers, table))
     for account in accounts:
-        for reason, count in account.dropped.most_common():
-            warn(f"{account.name}: {count:,} rows dropped: {reason} (first {account.first_dropped[reason]})")
-        if account.num_cut:
-            warn(f"{account.name}: {account.num_cut:,} rows were cut at max_length: {account.num_cut_tokens:,} tokens")
-        if account.num_control_like:
-            warn(
-                f"{account.name}: {account.num_control_like:,} rows hold text that looks like a control token; "
-                "it stays text, and the model learns to write it"
-            )
+        tell_findings(account)
+
+
+def tell_findings(account: Account) -> None:
+    """Say what was dropped, cut, or is not as one may think."""
+    for reason, count in account.dropped.most_common():
+        warn(f"{account.name}: {count:,} rows dropped: {reason} (first {account.first_dropped[reason]})")
+    if account.num_cut:
+        warn(f"{account.name}: {account.num_cut:,} rows were cut at max_length: {account.num_cut_tokens:,} tokens")
+    for note, count in account.notes.items():
+        say(f"{account.name}: {count:,} {note}")
+    if account.num_near_empty:
+        say(f"{account.name}: {account.num_near_empty:,} rows have an answer of 1 or 2 characters")
+    if account.num_control_like:
+        warn(
+            f"{account.name}: {account.num_control_like:,} rows hold text that looks like a control token; "
+            "it stays text, and the model learns to write it"
+        )

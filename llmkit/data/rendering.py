@@ -1,88 +1,46 @@
 """Dialogues as text through a chat template, in such a way that only the template makes control tokens.
 
-A template is taken apart once for each shape of dialogue: it is rendered with random words where the contents stand,
-which shows what it puts around them. Each control token that it puts there gets a secret name, under which a private
-copy of the tokenizer knows it; the contents are laid in between, and the whole is encoded at once. The ids are those of
-`apply_chat_template`, but no content can hold the secret name of a control token.
+A template is taken apart once for each shape of dialogue: it is rendered with random words where the texts of the data
+stand, which shows what it puts around them. Each control token that it puts there gets a secret name, under which a
+private copy of the tokenizer knows it; the texts are laid in between, and the whole is encoded at once. The ids are
+those of `apply_chat_template`, but no text can hold the secret name of a control token. Whatever the template makes of
+the real texts is held against that, so a template that alters them, or asks what they say, is refused.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
-import string
-from collections.abc import Sequence
-from functools import lru_cache
-from itertools import pairwise, product
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
 
-from jinja2.exceptions import TemplateError
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken
 
+from llmkit.data.frame import CALL, CONTENT, NAME, PLAIN_THINKING, SCHEMA, THINKING, TOOLS, Frame, Leaf, Marks, Ways
+from llmkit.data.messages import ROLES, Message, ToolCall
+from llmkit.data.private_tokenizer import private_backend
+from llmkit.data.skeleton import Answer, Fixed, Rendering, Skeleton, lay_in
+from llmkit.data.slots import LEFT, RIGHT, Slot, Words, find_slots_between
+from llmkit.data.template import RenderError, Template
 from llmkit.errors import ModelError
-from llmkit.tokenizer import CHATML_TEMPLATE, END_OF_TURN, START_OF_TURN, is_control, rename_entries
+from llmkit.tokenizer import CHATML_TEMPLATE, END_OF_TURN, START_OF_TURN
 
-LEFT, RIGHT = "\n\x0c", "\x0b\n"
-"""Put around a content to see what the template strips: line feeds outside, other white space inside."""
+__all__ = ["Answer", "Message", "RenderError", "Renderer", "Rendering", "add_chat_template", "renderer_of"]
 
-STRIPS: tuple[str | None, ...] = ("", "\n", None)
-"""What templates strip from an end of a content, as `str.strip` takes it: nothing, line feeds, all white space."""
+HIDDEN_THINKING = "rows think in turns in which the chat template leaves that out"
 
+THOUGHT_ENDS = re.compile(r"\s*</?\w*think\w*>\s*|\s*\[/THINK\]\s*")
+"""What templates write behind a thinking part."""
 
-class Message(NamedTuple):
-    """One turn of a dialogue. `is_trained` says whether an answer is learned; other roles never are."""
+DIALOGUES_AT_ONCE = 256
+"""Dialogues that are sent to the template's process in one go."""
 
-    role: str
-    content: str
-    is_trained: bool = True
-
-
-class RenderError(ModelError):
-    """A dialogue that the chat template refuses, or would not show as it stands."""
+MOST_SKELETONS = 4096
+"""So many are kept. Dialogues with tools have one each."""
 
 
-class Slot(NamedTuple):
-    """Where a message's content stands, and what the template strips from its ends (see STRIPS)."""
-
-    message: int
-    left: str | None = ""
-    right: str | None = ""
-
-    def strip(self, content: str) -> str:
-        """The content as the template shows it."""
-        content = content if self.left == "" else content.lstrip(self.left)
-        return content if self.right == "" else content.rstrip(self.right)
-
-
-class Fixed(NamedTuple):
-    """Text of the template: as it is, and with control tokens under their secret names.
-
-    `answer` is the message that it is learned with: what an answer needs around its content, up to its end of turn.
-    """
-
-    text: str
-    coded: str
-    answer: int | None = None
-
-
-class Answer(NamedTuple):
-    """A stretch of a rendering that is learned: [start, end), in which the content ends at `content_end`."""
-
-    start: int
-    content_end: int
-    end: int
-
-
-class Rendering(NamedTuple):
-    """A dialogue as text in which control tokens stand under their secret names, and where the answers are in it."""
-
-    text: str
-    answers: list[Answer]
-
-
-Shape = tuple[tuple[str, str | None], ...]
-"""Role of each message, and its content where that is blank: templates may have their own way with blank contents."""
+EVERYTHING = Ways()
 
 
 def add_chat_template(tokenizer: Any) -> bool:
@@ -126,81 +84,115 @@ class Renderer:
         self.control_ids = frozenset(int(self.backend.token_to_id(name) or 0) for name in self.secret_names.values())
         names = sorted(self.secret_names, key=len, reverse=True)
         self.control = re.compile("|".join(map(re.escape, names)) or "(?!)")
-        self.skeletons: dict[tuple[Shape, bool], list[Fixed | Slot]] = {}
+        self.templates: dict[str, Template] = {}
+        self.skeletons: dict[tuple[str, bool], Skeleton] = {}
 
-    def render(self, messages: Sequence[Message], *, wants_answer: bool = False) -> Rendering:
-        """Lay the contents into their skeleton; with `wants_answer` the header of the assistant's next turn ends it.
+    def render(self, messages: Sequence[Message], *, tools: str = "", wants_answer: bool = False) -> Rendering:
+        """Lay the texts into their skeleton; with `wants_answer` the header of the assistant's next turn ends it.
 
         Raises:
-            RenderError: The template refuses the dialogue, cannot be taken apart, or would change a content.
+            RenderError: The template refuses the dialogue, cannot be taken apart, or would change a text.
         """
-        shape = tuple((m.role, None if m.content.strip() else m.content) for m in messages)
-        skeleton = self.skeleton(shape, wants_answer=wants_answer)
-        contents = [m.content for m in messages]
-        whole = "".join(
-            part.text if isinstance(part, Fixed) else part.strip(contents[part.message]) for part in skeleton
-        )
-        if whole != self.apply(messages, wants_answer=wants_answer):
+        check_roles(messages)
+        data = Frame(self.ways_of(messages, tools)).build(messages, tools)
+        return self.lay_out(messages, tools, self.apply(data, wants_answer=wants_answer), wants_answer=wants_answer)
+
+    def render_all(self, dialogues: Sequence[tuple[Sequence[Message], str]]) -> Iterator[Rendering | RenderError]:
+        """`render` of many dialogues with their tools, in less time; errors are in their places."""
+        for start in range(0, len(dialogues), DIALOGUES_AT_ONCE):
+            part = dialogues[start : start + DIALOGUES_AT_ONCE]
+            frames = [Frame(self.ways_of(messages, tools)).build(messages, tools) for messages, tools in part]
+            for (messages, tools), real in zip(part, self.apply_all(frames), strict=True):
+                try:
+                    check_roles(messages)
+                    if isinstance(real, RenderError):
+                        raise real
+                    yield self.lay_out(messages, tools, real, wants_answer=False)
+                except RenderError as error:
+                    yield error
+
+    def lay_out(self, messages: Sequence[Message], tools: str, real: str, *, wants_answer: bool) -> Rendering:
+        """The rendering of a dialogue, held against what the template itself makes of it (`real`)."""
+        marks = Marks(lambda number: f"\0{number}")
+        ways = self.ways_of(messages, tools)
+        key = (json.dumps(Frame(ways, marks).build(messages, tools)), wants_answer)
+        if key not in self.skeletons:
+            if len(self.skeletons) >= MOST_SKELETONS:
+                self.skeletons.clear()
+            self.skeletons[key] = self.take_apart(messages, tools, wants_answer=wants_answer)
+        skeleton, leaves = self.skeletons[key], marks.leaves
+        whole = "".join(p.text if isinstance(p, Fixed) else p.show(leaves[p.leaf].text) for p in skeleton.parts)
+        if whole != real:
             raise RenderError(
                 "the chat template would change what a message says (it cuts or rewrites part of it)",
                 fix="take out of the messages what this template treats as its own, such as thinking parts",
             )
-        return lay_in(skeleton, messages)
+        return lay_in(skeleton, messages, leaves)
 
-    def skeleton(self, shape: Shape, *, wants_answer: bool) -> list[Fixed | Slot]:
-        """What the template puts around the contents of dialogues of this shape."""
-        key = (shape, wants_answer)
-        if key not in self.skeletons:
-            self.skeletons[key] = self.take_apart(shape, wants_answer=wants_answer)
-        return self.skeletons[key]
-
-    def take_apart(self, shape: Shape, *, wants_answer: bool) -> list[Fixed | Slot]:
+    def take_apart(self, messages: Sequence[Message], tools: str, *, wants_answer: bool) -> Skeleton:
         """Find texts and slots by rendering random words, then mark what is learned with each answer."""
-        texts, slots = self.find_slots(shape, wants_answer=wants_answer)
-        learned: dict[int, tuple[int, int]] = {}
-        for slot, before, after in zip(slots, texts, texts[1:], strict=False):
-            if shape[slot.message][0] == "assistant" and not wants_answer:
-                learned[slot.message] = (self.learned_before(shape[: slot.message], before), self.learned_after(after))
+        texts, slots, leaves, notes = self.find_slots(messages, tools, wants_answer=wants_answer)
+        owners = [leaves[slot.leaf].owner for slot in slots]
+        ends: dict[int, tuple[int, int]] = {}
+        for number, message in enumerate(messages):
+            if message.role == "assistant" and not wants_answer and number in owners:
+                first, last = owners.index(number), len(owners) - 1 - owners[::-1].index(number)
+                if set(owners[first : last + 1]) != {number}:
+                    raise RenderError(f"the chat template shows other messages inside message {number + 1}")
+                before = self.learned_before(messages[:number], tools, texts[first])
+                has_calls = leaves[slots[last].leaf].kind == CALL
+                ends[number] = (before, self.learned_after(texts[last + 1], has_calls=has_calls))
         parts: list[Fixed | Slot] = []
         for text, left, right in zip(texts, [None, *slots], [*slots, None], strict=True):
-            end = 0 if left is None else learned.get(left.message, (0, 0))[1]
-            start = len(text) if right is None else len(text) - learned.get(right.message, (0, 0))[0]
-            # An end of turn is not learned twice where the next answer follows at once.
-            start = max(start, end)
-            for piece, owner in ((text[:end], left), (text[end:start], None), (text[start:], right)):
-                if piece:
-                    parts.append(Fixed(piece, self.hide(piece), owner.message if owner else None))
+            parts += self.cut_text(text, left and leaves[left.leaf], right and leaves[right.leaf], ends)
             if right is not None:
                 parts.append(right)
-        return parts
+        return Skeleton(parts, notes)
 
-    def find_slots(self, shape: Shape, *, wants_answer: bool) -> tuple[list[str], list[Slot]]:
-        """The template's texts, and the slots between them."""
-        words = {word_of_chance(): i for i, (_, blank) in enumerate(shape) if blank is None}
-        names = {i: word for word, i in words.items()}
-        messages = [Message(role, names[i] if blank is None else blank) for i, (role, blank) in enumerate(shape)]
-        texts, order = split_at(self.apply(messages, wants_answer=wants_answer), words)
-        check_order(order, shape)
-        wide = [m._replace(content=f"{LEFT}{m.content}{RIGHT}") if m.content in words else m for m in messages]
-        wide_texts, wide_order = split_at(self.apply(wide, wants_answer=wants_answer), words)
+    def cut_text(
+        self, text: str, left: Leaf | None, right: Leaf | None, ends: dict[int, tuple[int, int]]
+    ) -> list[Fixed | Slot]:
+        """A text between two slots as what is learned with the left one, with none, and with the right one."""
+        if left and right and left.owner == right.owner and left.owner in ends:
+            end = start = len(text)
+        else:
+            end = ends.get(left.owner, (0, 0))[1] if left else 0
+            start = len(text) - (ends.get(right.owner, (0, 0))[0] if right else 0)
+            # An end of turn is not learned twice where the next answer follows at once.
+            start = max(start, end)
+        thought = 0
+        if left and left.kind == THINKING and (found := THOUGHT_ENDS.match(text, 0, end)):
+            thought = found.end()
+        pieces = [(text[:thought], left, True), (text[thought:end], left, False), (text[end:start], None, False)]
+        pieces.append((text[start:], right, right is not None and right.kind == THINKING))
+        return [Fixed(t, self.hide(t), leaf.owner if leaf else None, is_thought) for t, leaf, is_thought in pieces if t]
+
+    def find_slots(
+        self, messages: Sequence[Message], tools: str, *, wants_answer: bool
+    ) -> tuple[list[str], list[Slot], list[Leaf], tuple[str, ...]]:
+        """The template's texts, the slots between them, what they hold, and what is told of it."""
+        ways = self.ways_of(messages, tools)
+        words = Words()
+        marks, wide_marks = Marks(words.word), Marks(lambda number: f"{LEFT}{words.word(number)}{RIGHT}")
+        frame = Frame(ways, marks)
+        texts, order = words.split(self.apply(frame.build(messages, tools), wants_answer=wants_answer))
+        check_order(order, marks.leaves, messages)
+        thoughts = {number for number, leaf in enumerate(marks.leaves) if leaf.kind == THINKING}
+        notes = tuple(dict.fromkeys(n for n in frame.notes if n != PLAIN_THINKING or thoughts & {*order}))
+        notes += (HIDDEN_THINKING,) if thoughts - {*order} else ()
+        wide = Frame(ways, wide_marks).build(messages, tools)
+        wide_texts, wide_order = words.split(self.apply(wide, wants_answer=wants_answer))
         if wide_order != order:
             raise RenderError("the chat template shows messages or not depending on white space in them")
-        strips = [
-            find_strips(text, wide_text, i, len(order))
-            for i, (text, wide_text) in enumerate(zip(texts, wide_texts, strict=True))
-        ]
-        slots = [
-            Slot(message, left[1], right[0]) for message, (left, right) in zip(order, pairwise(strips), strict=True)
-        ]
-        return texts, slots
+        return texts, find_slots_between(texts, wide_texts, order), marks.leaves, notes
 
-    def learned_before(self, earlier: Shape, before: str) -> int:
+    def learned_before(self, earlier: Sequence[Message], tools: str, before: str) -> int:
         """How many characters before an answer's content are learned with it: all that a prompt does not end with.
 
         A prompt ends with the header of the turn. What the template puts between header and content (a space, an empty
         thinking part) is not there when the model is asked, so the model has to learn it.
         """
-        header = self.header_after(earlier)
+        header = self.header_after(earlier, tools)
         if before.startswith(header):
             return len(before) - len(header)
         if not earlier and before.endswith(header):
@@ -210,16 +202,29 @@ class Renderer:
             fix="use a template whose generation prompt is the beginning of the assistant's turn",
         )
 
-    def header_after(self, earlier: Shape) -> str:
-        """What the template writes between the last content and the assistant's next one when it asks for an answer."""
+    def header_after(self, earlier: Sequence[Message], tools: str) -> str:
+        """What the template writes between the last text and the assistant's next one when it asks for an answer."""
         if earlier:
-            return self.find_slots(earlier, wants_answer=True)[0][-1]
+            return self.last_text(earlier, tools, wants_answer=True)
         # Nobody asks a template for an answer to nothing: take what asking adds after a question.
-        asked, done = (self.find_slots((("user", None),), wants_answer=wants)[0][-1] for wants in (True, False))
+        question = [Message("user", "?")]
+        asked, done = (self.last_text(question, "", wants_answer=wants) for wants in (True, False))
         return asked.removeprefix(done)
 
-    def learned_after(self, after: str) -> int:
-        """How many characters after an answer's content are learned: up to the end of the first control token."""
+    def last_text(self, messages: Sequence[Message], tools: str, *, wants_answer: bool) -> str:
+        """What the template writes behind the last text of the data."""
+        words = Words()
+        data = Frame(self.ways_of(messages, tools), Marks(words.word)).build(messages, tools)
+        return words.split(self.apply(data, wants_answer=wants_answer))[0][-1]
+
+    def learned_after(self, after: str, *, has_calls: bool = False) -> int:
+        """How many characters after an answer are learned: up to the end of the first control token.
+
+        Calls of tools may end with control tokens of their own: there it is the one that ends other answers.
+        """
+        place = after.find(self.end_of_turn) if has_calls else -1
+        if place >= 0:
+            return place + len(self.end_of_turn)
         found = self.control.search(after)
         if found is None:
             raise RenderError(
@@ -228,115 +233,113 @@ class Renderer:
             )
         return found.end()
 
-    def apply(self, messages: Sequence[Message], *, wants_answer: bool) -> str:
-        """What the template itself makes of the messages."""
-        plain = [{"role": m.role, "content": m.content} for m in messages]
+    @cached_property
+    def end_of_turn(self) -> str:
+        """The control token that ends the answer to a question."""
+        after = self.last_text([Message("user", "?"), Message("assistant", "!")], "", wants_answer=False)
+        return after[: self.learned_after(after)].lstrip()
+
+    def apply(self, data: dict[str, Any], *, wants_answer: bool) -> str:
+        """What the template itself makes of its data."""
+        return self.template_for(data).render(given(data, wants_answer=wants_answer))
+
+    def apply_all(self, several: Sequence[dict[str, Any]]) -> list[str | RenderError]:
+        """The same of many; models may have one template for dialogues with tools and one for others."""
+        found: dict[int, str | RenderError] = {}
+        for template in {id(t): t for t in map(self.template_for, several)}.values():
+            places = [i for i, data in enumerate(several) if self.template_for(data) is template]
+            texts = template.render_all([given(several[i], wants_answer=False) for i in places])
+            found |= zip(places, texts, strict=True)
+        return [found[i] for i in range(len(several))]
+
+    def template_for(self, data: dict[str, Any]) -> Template:
+        """The template that these data are rendered with."""
+        source = self.tokenizer.get_chat_template(None, data["tools"])
+        if source not in self.templates:
+            self.templates[source] = Template(source, dict(self.tokenizer.special_tokens_map))
+        return self.templates[source]
+
+    def ways_of(self, messages: Sequence[Message], tools: str) -> Ways:
+        """What the template shows of a dialogue; it is tried only when the dialogue has something to show."""
+        has_calls = any(message.tool_calls for message in messages)
+        return Ways(
+            system=not tools or self.shows_system,
+            tools=not tools or self.shows_tools,
+            calls=not has_calls or self.shows_calls,
+            results=all(message.role != "tool" for message in messages) or self.shows_results,
+            thinking=not any(message.thinking for message in messages) or self.shows_thinking,
+        )
+
+    @cached_property
+    def shows_system(self) -> bool:
+        """Whether the template has a place for a system message."""
+        return self.shows(CONTENT, 0, [Message("system", "!"), QUESTION])
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the template describes tools."""
+        return self.shows(SCHEMA, TOOLS, [QUESTION], tools=SOME_TOOLS)
+
+    @cached_property
+    def shows_calls(self) -> bool:
+        """Whether the template writes the assistant's calls."""
+        return self.shows(CALL, 1, [QUESTION, SOME_CALL], tools=SOME_TOOLS if self.shows_tools else "")
+
+    @cached_property
+    def shows_results(self) -> bool:
+        """Whether the template has a turn for what tools give back."""
+        messages = [QUESTION, SOME_CALL, Message("tool", "!"), ANSWER]
+        tools = SOME_TOOLS if self.shows_tools else ""
+        return self.shows(CONTENT, 2, messages, ways=Ways(calls=self.shows_calls), tools=tools)
+
+    @cached_property
+    def shows_thinking(self) -> bool:
+        """Whether the template shows what the last answer thought."""
+        return self.shows(THINKING, 1, [QUESTION, ANSWER._replace(thinking="!")])
+
+    def shows(
+        self, kind: str, owner: int, messages: Sequence[Message], *, ways: Ways = EVERYTHING, tools: str = ""
+    ) -> bool:
+        """Whether a rendering holds all texts of this kind of a message."""
+        words = Words()
+        marks = Marks(words.word)
         try:
-            return str(self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=wants_answer))
-        except TemplateError as error:
-            reason = error.message or type(error).__name__
-            roles = " ".join(m.role for m in messages)
-            raise RenderError(f"the chat template refuses turns in the order {roles}: {reason}") from error
-        except (TypeError, ValueError, KeyError, ArithmeticError, AttributeError) as error:
-            raise RenderError(f"the chat template fails: {error}", fix="use another template") from error
+            _, order = words.split(self.apply(Frame(ways, marks).build(messages, tools), wants_answer=False))
+        except RenderError:
+            return False
+        wanted = {number for number, leaf in enumerate(marks.leaves) if (leaf.owner, leaf.kind) == (owner, kind)}
+        return wanted <= set(order)
 
     def hide(self, text: str) -> str:
         """A template's text with its control tokens under their secret names."""
         return self.control.sub(lambda found: self.secret_names[found.group()], text)
 
 
-def lay_in(skeleton: Sequence[Fixed | Slot], messages: Sequence[Message]) -> Rendering:
-    """The whole text under secret names, and where the answers that are learned stand in it."""
-    written: list[str] = []
-    position = 0
-    answers: dict[int, Answer] = {}
-    for part in skeleton:
-        owner = part.answer if isinstance(part, Fixed) else part.message
-        piece = part.coded if isinstance(part, Fixed) else part.strip(messages[part.message].content)
-        end = position + len(piece)
-        if owner is not None and messages[owner].role == "assistant" and messages[owner].is_trained:
-            known = answers.get(owner, Answer(position, position, position))
-            answers[owner] = Answer(known.start, end if isinstance(part, Slot) else known.content_end, end)
-        written.append(piece)
-        position = end
-    return Rendering("".join(written), list(answers.values()))
+QUESTION, ANSWER = Message("user", "?"), Message("assistant", "!")
+SOME_CALL = Message("assistant", "", tool_calls=(ToolCall("look", '{"city": "Oslo"}'),))
+SOME_TOOLS = json.dumps([{"type": "function", "function": {"name": "look", "description": "!", "parameters": {}}}])
 
 
-def word_of_chance() -> str:
-    """A word that no template and no text knows, in both cases so that a change of case would show."""
-    return "".join(secrets.choice(string.ascii_letters) for _ in range(24))
+def given(data: dict[str, Any], *, wants_answer: bool) -> dict[str, Any]:
+    """All that a template is given."""
+    return {**data, "documents": None, "add_generation_prompt": wants_answer}
 
 
-def split_at(text: str, words: dict[str, int]) -> tuple[list[str], list[int]]:
-    """Cut a rendering at the words: the texts between them, and the messages in the order in which they stand there."""
-    if not words:
-        return [text], []
-    pieces = re.split(f"({'|'.join(words)})", text)
-    return pieces[::2], [words[word] for word in pieces[1::2]]
+def check_roles(messages: Sequence[Message]) -> None:
+    """Raise for a role that is none: its name would reach the template."""
+    for number, message in enumerate(messages, start=1):
+        if message.role not in ROLES:
+            raise RenderError(f"message {number} has role {message.role!r}; roles are {', '.join(ROLES)}")
 
 
-def check_order(order: Sequence[int], shape: Shape) -> None:
-    """Raise when the template leaves a message out, or shows an answer more than once."""
-    for i, (role, blank) in enumerate(shape):
-        times = order.count(i)
-        if blank is None and times == 0:
-            raise RenderError(f"the chat template leaves out or rewrites message {i + 1} ({role})")
-        if role == "assistant" and times > 1:
-            raise RenderError(f"the chat template shows message {i + 1} ({role}) {times} times")
-
-
-def find_strips(text: str, wide_text: str, index: int, num_slots: int) -> tuple[str | None, str | None]:
-    """What is stripped at the end of the content before a text, and at the beginning of the content after it.
-
-    Args:
-        text: What stands between two contents.
-        wide_text: The same when each content is wrapped in LEFT and RIGHT.
-        index: Which of the texts this is.
-        num_slots: How many contents there are.
-    """
-    before = STRIPS if index > 0 else ("",)
-    after = STRIPS if index < num_slots else ("",)
-    for right, left in product(before, after):
-        kept_right = "" if index == 0 else RIGHT if right == "" else RIGHT.rstrip(right)
-        kept_left = "" if index == num_slots else LEFT if left == "" else LEFT.lstrip(left)
-        if wide_text == kept_right + text + kept_left:
-            return right, left
-    raise RenderError("the chat template changes white space in what messages say in a way that is not known here")
-
-
-def private_backend(tokenizer: Any) -> tuple[Tokenizer, dict[str, str]]:
-    """A copy of a tokenizer that knows its control tokens under secret names only, and these names.
-
-    Vocabulary entries are renamed too: some models would find the token of a control token's text by its name.
-    """
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    spec.update(truncation=None, padding=None, post_processor=None)
-    template = (
-        tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else json.dumps(tokenizer.chat_template)
-    )
-    control = [token for token in spec["added_tokens"] if is_control(token, template)]
-    ids = {token["content"]: token["id"] for token in control}
-    names = {content: secret_name() for content in ids}
-    for token in control:
-        token["content"] = names[token["content"]]
-    rename_entries(spec["model"], names)
-    drop_merges(spec["model"], names)
-    backend = Tokenizer.from_str(json.dumps(spec))
-    if any(backend.token_to_id(names[content]) != i for content, i in ids.items()):
-        raise ModelError(
-            "this tokenizer numbers its control tokens in a way that is not known here",
-            where=str(tokenizer.name_or_path) or None,
-        )
-    return backend, names
-
-
-def secret_name() -> str:
-    """A name that no text can guess, made of lower case letters alone, which no normalizer changes."""
-    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(32))
-
-
-def drop_merges(model: dict[str, Any], names: dict[str, str]) -> None:
-    """Take out of a BPE model, in place, the merges that make or use a token that was renamed."""
-    if "merges" in model:
-        pairs = (merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"])
-        model["merges"] = [pair for pair in pairs if not {pair[0], pair[1], pair[0] + pair[1]} & names.keys()]
+def check_order(order: Sequence[int], leaves: Sequence[Leaf], messages: Sequence[Message]) -> None:
+    """Raise when the template leaves out something of a message but its thinking, or shows an answer more than once."""
+    for number, leaf in enumerate(leaves):
+        times = order.count(number)
+        if leaf.owner == TOOLS or leaf.kind == NAME:
+            continue
+        what = f"message {leaf.owner + 1} ({messages[leaf.owner].role})"
+        if times == 0 and leaf.kind != THINKING:
+            raise RenderError(f"the chat template leaves out or rewrites {what}")
+        if times > 1 and messages[leaf.owner].role == "assistant":
+            raise RenderError(f"the chat template shows {what} {times} times")

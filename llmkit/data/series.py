@@ -1,4 +1,7 @@
-"""Series in time: windows of past values, and the value that lies `horizon` steps after them."""
+"""Series in time: windows of past values, and the values that lie `horizon` steps after them.
+
+Shapes: T points in time, C columns, L look-back, K targets.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmkit.data.columns import as_number, is_missing
-from llmkit.data.tables import is_numeric
+from llmkit.data.columns import as_number, is_missing, is_numeric
+from llmkit.data.season import Calendar, count_odd_steps, find_calendar
 from llmkit.errors import DataError
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,33 @@ class SeriesEncoder:
     form = "series"
 
     def encode(self, series: np.ndarray) -> Tensor:
-        """Every window of a series (T, C): (T - look_back + 1, look_back, C) float32."""
-        standard = (series - np.array(self.means)) / np.array(self.scales)
-        windows = np.lib.stride_tricks.sliding_window_view(standard, self.look_back, axis=0)
-        return torch.from_numpy(np.ascontiguousarray(windows.transpose(0, 2, 1))).float()
+        """Every window of a series (T, C): (T - L + 1, L, C) float32. They share memory."""
+        standard = torch.from_numpy((series - np.array(self.means)) / np.array(self.scales)).float()
+        return standard.unfold(0, self.look_back, 1).transpose(1, 2)
 
     def to_json(self) -> dict[str, Any]:
         return {"form": self.form, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series in the order of time.
+
+    Args:
+        values: (T, C) float64, without gaps.
+        columns: The names of the C columns.
+        targets: Which of them are forecast.
+        calendar: The dates, in order, where there are any.
+        order: The row of the source that each point in time was.
+        notes: What was recognised, filled and left out.
+    """
+
+    values: np.ndarray
+    columns: list[str]
+    targets: list[str]
+    calendar: Calendar | None
+    order: list[int]
+    notes: list[str]
 
 
 def mackey_glass(length: int = 4000, *, tau: int = 17, steps_per_unit: int = 10, warm_up: int = 300) -> np.ndarray:
@@ -57,41 +82,90 @@ def mackey_glass(length: int = 4000, *, tau: int = 17, steps_per_unit: int = 10,
 
 
 def read_series(
-    rows: Sequence[Mapping[str, Any]], names: Sequence[str], column: str | None, *, where: str
-) -> tuple[str, np.ndarray, list[str]]:
-    """The column to forecast, its values in time order (T,), and what was recognised, filled and left out.
+    rows: Rows, names: Sequence[str], targets: Sequence[str], leave_out: Sequence[str], *, where: str
+) -> Series:
+    """All columns of numbers in the order of time; the last of them is forecast where no target is named.
 
-    A gap takes the value before it: the future is not looked at. Gaps at the beginning are left out.
+    A gap takes the value before it: the future is not looked at. Rows before the first that is complete are left out.
     """
-    numeric = [
-        name
-        for name in names
-        if any(not is_missing(row.get(name)) for row in rows) and is_numeric([row.get(name) for row in rows])
+    numeric = [name for name in names if name not in leave_out and is_filled_numeric(rows, name)]
+    chosen = list(targets) or numeric[-1:]
+    check_targets(chosen, names, numeric, where)
+    calendar = find_calendar([(name, [row.get(name) for row in rows]) for name in names if name not in numeric])
+    order, notes = order_in_time(calendar, len(rows), where)
+    numbers = [[as_number(rows[i].get(name)) for i in order] for name in numeric]
+    starts = [next(t for t, number in enumerate(column) if number is not None) for column in numbers]
+    first = max(starts)
+    filled = [fill_gaps(column, first) for column in numbers]
+    values = np.array([column for column, _ in filled], dtype=np.float64).T
+    shown = ", ".join(numeric) if len(numeric) > 1 else f"column {numeric[0]}"
+    told = [f"series: {shown}, {len(values):,} values in the order of {'time' if calendar else 'the file'}"]
+    told += [f"forecast: {', '.join(chosen)}"] if len(numeric) > 1 else []
+    told += [
+        f"{name}: {gaps:,} gaps take the value before them"
+        for name, (_, gaps) in zip(numeric, filled, strict=True)
+        if gaps
     ]
-    if column is None and numeric:
-        column = numeric[-1]
-    if column is None or column not in names:
-        reason = "no column holds numbers" if column is None else f"there is no column {column!r}"
-        raise DataError(reason, where=where, fix=f"name one with --set data.target=COLUMN; columns: {', '.join(names)}")
-    if column not in numeric:
+    told += [f"{first:,} rows without a value at the beginning are left out"] if first else []
+    unused = [name for name in names if name not in numeric and not (calendar and name == calendar.column)]
+    told += [f"not used: {', '.join(unused)}"] if unused else []
+    return Series(values, numeric, chosen, calendar, order[first:], [*told, *notes])
+
+
+def is_filled_numeric(rows: Rows, name: str) -> bool:
+    """Whether a column holds numbers, and at least one."""
+    values = [row.get(name) for row in rows]
+    return any(as_number(value) is not None and not is_missing(value) for value in values) and is_numeric(values)
+
+
+def check_targets(targets: Sequence[str], names: Sequence[str], numeric: Sequence[str], where: str) -> None:
+    """Raise for a column to forecast that there is not, or that holds no numbers."""
+    columns = ", ".join(names)
+    fix = f"name one with --set data.target=COLUMN; columns: {columns}"
+    if not targets:
+        raise DataError("no column holds numbers", where=where, fix=fix)
+    for name in targets:
+        if name not in names:
+            raise DataError(f"there is no column {name!r}", where=where, fix=fix)
+        if name not in numeric:
+            fix = f"columns that do: {', '.join(numeric) or 'none'}"
+            raise DataError(f"the column {name!r} does not hold numbers", where=where, fix=fix)
+
+
+def order_in_time(calendar: Calendar | None, count: int, where: str) -> tuple[list[int], list[str]]:
+    """The rows by their dates, and what is odd about these.
+
+    Raises:
+        DataError: Dates repeat: several series are in one file.
+    """
+    if calendar is None:
+        return list(range(count)), ["no column of dates is recognised: the order of the file is taken for time"]
+    order = sorted(range(count), key=lambda i: calendar.dates[i])
+    dates = [calendar.dates[i] for i in order]
+    notes = [f"dates: column {calendar.column}, from {dates[0]} to {dates[-1]}, step: {calendar.step}"]
+    long, repeated = count_odd_steps(dates)
+    if repeated > count // 10:
         raise DataError(
-            f"the column {column!r} does not hold numbers",
+            f"{repeated:,} of {count:,} dates in {calendar.column!r} stand there before: this is more than one series",
             where=where,
-            fix=f"columns that do: {', '.join(numeric) or 'none'}",
+            fix="keep the rows of one series",
         )
-    numbers = [as_number(row.get(column)) for row in rows]
-    first = next(i for i, number in enumerate(numbers) if number is not None)
-    values = list(numbers[first:])
-    gaps = 0
-    for i, number in enumerate(values):
-        if number is None:
-            values[i], gaps = values[i - 1], gaps + 1
-    notes = [f"series: column {column}, {len(values):,} values in the order of the file"]
-    notes += [f"{column}: {gaps:,} gaps take the value before them"] if gaps else []
-    notes += [f"{column}: {first:,} rows without a value at the beginning are left out"] if first else []
-    unused = [name for name in names if name != column]
-    notes += [f"not used: {', '.join(unused)}"] if unused else []
-    return column, np.array(values, dtype=np.float64), notes
+    if order != list(range(count)):
+        is_reversed = order == list(reversed(range(count)))
+        notes.append("the newest row came first: the order is turned" if is_reversed else "the rows are put in order")
+    notes += [f"{long:,} steps are over twice as long as usual: rows are missing there"] if long else []
+    notes += [f"{repeated:,} dates stand there twice"] if repeated else []
+    return order, notes
+
+
+def fill_gaps(column: Sequence[float | None], first: int) -> tuple[list[float], int]:
+    """The numbers from `first` on, each gap with the value before it, and how many gaps there were."""
+    last = next(number for number in reversed(column[: first + 1]) if number is not None)
+    values, gaps = [], 0
+    for number in column[first:]:
+        last, gaps = (last, gaps + 1) if number is None else (number, gaps)
+        values.append(last)
+    return values, gaps
 
 
 def fit_series(

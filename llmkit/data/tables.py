@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,35 +12,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmkit.data.columns import as_number, is_missing
+from llmkit.data.columns import as_number, is_missing, is_numeric
+from llmkit.data.season import read_date
 from llmkit.errors import DataError
 
 MAX_CATEGORIES = 50
 """A category beyond the most frequent ones is read as none of them."""
-MIN_NUMBERS = 0.95
-"""A column is numeric when this share of what stands in it are numbers; the rest counts as missing, and is told."""
-ROW_NUMBERS = {"", "id", "index", "row", "rownames", "unnamed: 0", "__index_level_0__"}
+ROW_NUMBERS = {"", "index", "row", "rownames", "unnamed: 0", "__index_level_0__"}
+IDENTIFIER = re.compile(r"id|.*[ _-]id|.*[a-z]I[dD]|.*ID", re.ASCII)
+"""Names of columns that only say which row this is, where no value stands there twice."""
+
+MOST_GAPS_SHOWN = 4
+FEWEST_COUNTED = 10
+"""In fewer rows, 1, 2, 3 ... may well be values."""
 
 Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class NumericColumn:
-    """Numbers, standardised to mean 0 and spread 1 over the training rows; a gap is filled with their median."""
+    """Numbers, standardised to mean 0 and spread 1 over the training rows; a gap is filled with their median.
+
+    Where training rows have gaps, a second number is 1 in a gap and else 0: that a value is missing may tell something.
+    """
 
     name: str
     median: float
     mean: float
     scale: float
+    marks_gaps: bool = False
     kind: str = "numeric"
 
     @property
     def width(self) -> int:
-        return 1
+        return 2 if self.marks_gaps else 1
 
     def encode(self, values: Sequence[Any]) -> np.ndarray:
-        numbers = [self.median if (number := as_number(value)) is None else number for value in values]
-        return ((np.array(numbers, dtype=np.float64) - self.mean) / self.scale)[:, None]
+        numbers = np.array([np.nan if (number := as_number(value)) is None else number for value in values])
+        gaps = np.isnan(numbers)
+        standard = (np.where(gaps, self.median, numbers) - self.mean) / self.scale
+        return np.stack([standard, gaps] if self.marks_gaps else [standard], axis=1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,9 @@ def fit_table(
     Raises:
         DataError: No column is left that a network could learn from.
     """
-    columns, notes, left_out = [], [], []
+    columns: list[Column] = []
+    notes: list[str] = []
+    left_out: list[str] = []
     for name in names:
         values = [row.get(name) for row in rows]
         reason = reason_to_leave_out(name, values)
@@ -118,7 +131,7 @@ def fit_table(
         )
     if left_out:
         notes.append(f"left out: {', '.join(left_out)}")
-    return TableEncoder(columns), [*describe_columns(columns), *notes]
+    return TableEncoder(columns), [*describe_columns(columns), *describe_gaps(columns, rows), *notes]
 
 
 def describe_columns(columns: Sequence[Column]) -> list[str]:
@@ -134,12 +147,6 @@ def shorten(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def is_numeric(values: Sequence[Any]) -> bool:
-    """Whether what stands in a column are numbers, but for a few slips."""
-    present = [value for value in values if not is_missing(value)]
-    return sum(as_number(value) is not None for value in present) >= MIN_NUMBERS * len(present)
-
-
 def reason_to_leave_out(name: str, values: Sequence[Any]) -> str | None:
     """Why a column has nothing to teach, or None when it may."""
     present = [value for value in values if not is_missing(value)]
@@ -151,11 +158,23 @@ def reason_to_leave_out(name: str, values: Sequence[Any]) -> str | None:
     if distinct == 1 and len(present) == len(values):
         return "always the same"
     is_unique = distinct == len(values) > 1
-    if is_unique and name.strip().lower() in ROW_NUMBERS:
+    if is_unique and (name.strip().lower() in ROW_NUMBERS or counts_rows(present)):
         return "numbers the rows"
+    if is_unique and IDENTIFIER.fullmatch(name.strip()):
+        return "another one in each row: an identifier"
+    if read_date(present[0]) and read_date(present[-1]) and distinct > max(20, len(present) // 2):
+        return f"{distinct:,} dates; a series is forecast with data.task=forecast"
     if not is_numeric(values) and distinct > max(20, len(present) // 2):
         return f"{distinct:,} different texts"
     return None
+
+
+def counts_rows(values: Sequence[Any]) -> bool:
+    """Whether values are whole numbers, each one more than that above it: the rows' numbers."""
+    numbers = [as_number(value) for value in values]
+    if len(numbers) < FEWEST_COUNTED or numbers[0] not in (0.0, 1.0):
+        return False
+    return all(number == numbers[0] + i for i, number in enumerate(numbers))
 
 
 def fit_column(name: str, values: Sequence[Any], training: Sequence[Any]) -> tuple[Column, list[str]]:
@@ -169,28 +188,38 @@ def fit_column(name: str, values: Sequence[Any], training: Sequence[Any]) -> tup
             else []
         )
         return CategoricalColumn(name, sorted(kept)), notes
-    numbers = [number for number in map(as_number, training) if number is not None] or [0.0]
-    median = statistics.median(numbers)
+    numbers = np.array([np.nan if (number := as_number(value)) is None else number for value in training])
+    gaps = np.isnan(numbers)
+    median = 0.0 if gaps.all() else float(np.median(numbers[~gaps]))
     # The filled values are part of what the network sees, so they are part of mean and spread.
-    filled = [median if (number := as_number(value)) is None else number for value in training]
-    column = NumericColumn(name, median, statistics.fmean(filled), statistics.pstdev(filled) or 1.0)
-    return column, describe_gaps(column, values)
+    filled = np.where(gaps, median, numbers)
+    return NumericColumn(name, median, float(filled.mean()), float(filled.std()) or 1.0, bool(gaps.any())), []
 
 
-def describe_gaps(column: NumericColumn, values: Sequence[Any]) -> list[str]:
-    """How many values of a numeric column were not there, or no numbers, and what stands for them."""
-    missing = sum(is_missing(value) for value in values)
-    slips = [value for value in values if not is_missing(value) and as_number(value) is None]
-    notes = (
-        [f"{column.name}: {missing:,} of {len(values):,} missing, filled with the median {column.median:g}"]
-        if missing
-        else []
-    )
-    if slips:
-        notes.append(
-            f"{column.name}: {len(slips):,} values are no numbers ({slips[0]!r}), filled with {column.median:g}"
-        )
-    return notes
+def describe_gaps(columns: Sequence[Column], rows: Sequence[Values]) -> list[str]:
+    """How many values of numeric columns are not there, or no numbers, and what stands for them."""
+    gaps, notes = [], []
+    for column in columns:
+        if not isinstance(column, NumericColumn):
+            continue
+        values = [row.get(column.name) for row in rows]
+        missing = sum(is_missing(value) for value in values)
+        slips = [value for value in values if not is_missing(value) and as_number(value) is None]
+        if missing:
+            gaps.append((column, missing))
+        if slips:
+            notes.append(
+                f"{column.name}: {len(slips):,} values are no numbers ({slips[0]!r}), filled with {column.median:g}"
+            )
+    if len(gaps) > MOST_GAPS_SHOWN:
+        shown = shorten([f"{column.name} ({count:,})" for column, count in gaps])
+        return [f"missing in {len(gaps)} columns, filled with the median and marked: {shown}", *notes]
+    told = [
+        f"{column.name}: {count:,} of {len(rows):,} missing, filled with the median {column.median:g}"
+        + (" and marked" if column.marks_gaps else "")
+        for column, count in gaps
+    ]
+    return [*told, *notes]
 
 
 def category_of(value: Any) -> str:

@@ -34,33 +34,66 @@ class ClassTarget:
 
 @dataclass(frozen=True)
 class NumberTarget:
-    """A number y, seen by the network as (y - base) / scale, so that a prediction of 0 is the reference to beat.
+    """Numbers y, seen by the network as (y - base) / scale, so that a prediction of 0 is the reference to beat.
 
     `mean`: the base is the training mean. `last`: the base is the last value the network has seen (the naive forecast),
     so that a network which has learnt nothing forecasts naively, and a trend carries it beyond the values of training.
+    There is a mean and a scale for each of `names`, the numbers that are predicted.
     """
 
     base: Literal["mean", "last"]
-    mean: float
-    scale: float
+    names: list[str]
+    means: list[float]
+    scales: list[float]
+
+    @property
+    def mean(self) -> float:
+        """The training mean of the first number."""
+        return self.means[0]
+
+    @property
+    def scale(self) -> float:
+        """One of the network's units in the first number's own."""
+        return self.scales[0]
 
     def encode(self, values: Sequence[Any] | Tensor, last: Tensor | None = None) -> Tensor:
-        """(N, 1) float32. `last`: (N,), the last values seen, where the base is one."""
+        """(N,) or (N, K) -> (N, K) float32. `last`: the last values seen, of the same shape, where the base is one."""
         numbers = torch.as_tensor([as_number(v) for v in values] if not isinstance(values, Tensor) else values)
-        base = last if self.base == "last" and last is not None else self.mean
-        return ((numbers.double() - base) / self.scale).float()[:, None]
+        numbers = numbers.double().view(len(numbers), -1)
+        return ((numbers - self.bases(last)) / torch.tensor(self.scales, dtype=torch.float64)).float()
+
+    def decode(self, outputs: Tensor, last: Tensor | None = None) -> Tensor:
+        """What a network answers (N, K) as numbers in their own units, float64."""
+        return outputs.double() * torch.tensor(self.scales, dtype=torch.float64) + self.bases(last)
+
+    def bases(self, last: Tensor | None) -> Tensor:
+        """What the network's numbers are differences from: (K,) or (N, K)."""
+        if self.base == "last" and last is not None:
+            return last.double().view(len(last), -1)
+        return torch.tensor(self.means, dtype=torch.float64)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "number", **asdict(self)}
 
 
-Target = ClassTarget | NumberTarget
+@dataclass(frozen=True)
+class SymbolTarget:
+    """The next symbol of a text: ids below `num_symbols`, as the encoder gives them."""
+
+    num_symbols: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "symbol", **asdict(self)}
+
+
+Target = ClassTarget | NumberTarget | SymbolTarget
 
 
 def read_target(stored: dict[str, Any]) -> Target:
     """A target from what its `to_json` gave."""
     values = dict(stored)
-    return ClassTarget(**values) if values.pop("kind") == "classes" else NumberTarget(**values)
+    kinds: dict[str, type[Target]] = {"classes": ClassTarget, "number": NumberTarget, "symbol": SymbolTarget}
+    return kinds[values.pop("kind")](**values)
 
 
 def class_name(value: Any) -> str:
@@ -74,6 +107,7 @@ def class_name(value: Any) -> str:
 
 def recognise_task(values: Sequence[Any]) -> Literal["classification", "regression"]:
     """Classes unless the values are numbers that are not whole, or more different ones than classes would be."""
+    values = [value for value in values if not is_missing(value)]
     numbers = [as_number(value) for value in values]
     if any(number is None for number in numbers) or any(isinstance(value, bool) for value in values):
         return "classification"
@@ -106,7 +140,7 @@ def natural_order(name: str) -> tuple[bool, float, str]:
     return (number is None, 0.0 if number is None else number, name)
 
 
-def fit_number(values: Sequence[Any], training: Sequence[Any], *, where: str) -> NumberTarget:
+def fit_number(values: Sequence[Any], training: Sequence[Any], *, name: str, where: str) -> NumberTarget:
     """Mean and spread of the training rows' numbers; every value of all rows must be a number."""
     wrong = next((value for value in values if not is_missing(value) and as_number(value) is None), None)
     if wrong is not None:
@@ -124,4 +158,4 @@ def fit_number(values: Sequence[Any], training: Sequence[Any], *, where: str) ->
             where=where,
             fix="name another column with --set data.target=COLUMN",
         )
-    return NumberTarget("mean", mean, spread)
+    return NumberTarget("mean", [name], [mean], [spread])

@@ -67,6 +67,11 @@ class WordEncoder:
         ids = torch.tensor([row + [PAD_ID] * (longest - len(row)) for row in rows], dtype=torch.int32)
         return ids, torch.tensor([len(row) for row in rows], dtype=torch.int64)
 
+    def count_unknown(self, texts: Sequence[list[str]]) -> tuple[int, int]:
+        """(words that are not known, all words) of texts, as far as they are read."""
+        read = [word for words in texts for word in words[: self.max_words]]
+        return sum(word not in self.ids for word in read), len(read)
+
     def to_json(self) -> dict[str, Any]:
         return {"form": self.form, "words": self.words, "max_words": self.max_words}
 

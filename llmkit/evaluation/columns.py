@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llmkit.errors import DataError
@@ -16,7 +16,7 @@ WHOLE_PROMPTS = ("query", "prompt", "context", "ctx")
 """Columns of these names hold prompts as the model is to see them."""
 CHOICES = ("choices", "options", "endings", "candidates", "answers")
 ANSWERS = ("answer", "gold", "label", "target", "correct", "answerKey", "answer_key", "output", "completion", "class")
-IDS = ("id", "ind", "idx", "question_id", "task_id", "uid")
+IDS = ("id", "ind", "idx", "question_id", "QuestionId", "task_id", "qID", "uid", "fname")
 NUMBERED = re.compile(r"(?:choice|option|ending|answer|sol)[ _]?([0-9]|[a-e])|([A-E])", re.IGNORECASE)
 """One column per choice: choice0, option_a, ending 1, A."""
 MOST_LABELS = 30
@@ -37,12 +37,18 @@ class Columns:
     """One column that holds all choices, or one column per choice."""
     aliases: str | None = None
     """Further accepted answers."""
+    worked: str | None = None
+    """The answer as shots show it."""
+    group: str | None = None
+    """The part of the task that a row belongs to."""
 
     def describe(self) -> str:
         """What was recognised, for people."""
         parts = [f"question: {self.question!r}", f"answer: {self.answer!r}"]
         if self.choices:
             parts.insert(1, f"choices: {', '.join(map(repr, self.choices))}")
+        extra = {"further answers": self.aliases, "answer in shots": self.worked, "group": self.group}
+        parts += [f"{what}: {name!r}" for what, name in extra.items() if name]
         return f"read as kind {'choice' if self.form in ('schema', 'continuation') else self.form} ({', '.join(parts)})"
 
 
@@ -54,6 +60,8 @@ class Wanted:
     question: str | None = None
     choices: str | None = None
     answer: str | None = None
+    worked: str | None = None
+    group: str | None = None
 
 
 def recognise(rows: Sequence[Row], wanted: Wanted) -> Columns:
@@ -62,6 +70,14 @@ def recognise(rows: Sequence[Row], wanted: Wanted) -> Columns:
     Raises:
         DataError: A column that was named is not there, or none has a usual name.
     """
+    for what, name in (("worked", wanted.worked), ("group", wanted.group)):
+        if name is not None and name not in rows[0].values:
+            raise missing(rows[0], what, name)
+    return replace(recognise_question(rows, wanted), worked=wanted.worked, group=wanted.group)
+
+
+def recognise_question(rows: Sequence[Row], wanted: Wanted) -> Columns:
+    """Which columns are question, choices and answer."""
     first = rows[0]
     there = first.values
     if wanted.question is None and {"context_options", "continuation"} <= there.keys():
@@ -123,7 +139,9 @@ def missing(row: Row, what: str, name: str | None = None) -> DataError:
     """The error for a column that is not there."""
     message = f"there is no column {name!r}" if name else f"no column has a usual name of the {what}"
     there = ", ".join(row.values)
-    return DataError(message, where=row.where, fix=f"name it with --{what}-column; the columns are: {there}")
+    flag = f"--{what}-column, or with " if what in ("question", "choices", "answer") else ""
+    fix = f"name it with {flag}`{what}` in a task file; the columns are: {there}"
+    return DataError(message, where=row.where, fix=fix)
 
 
 def has_labels(rows: Sequence[Row], answer: str) -> bool:
@@ -146,6 +164,20 @@ def make_examples(rows: Sequence[Row], columns: Columns, labels: Sequence[str]) 
         DataError: A row lacks a column, its choices, or a right answer among them; it names the row.
     """
     check_rows(rows, columns)
+    examples = plain_examples(rows, columns, labels)
+    worked, group = columns.worked, columns.group
+    return [
+        replace(
+            example,
+            worked=as_text(row.values[worked]).strip() if worked else "",
+            group=as_text(row.values[group]) if group else "",
+        )
+        for example, row in zip(examples, rows, strict=True)
+    ]
+
+
+def plain_examples(rows: Sequence[Row], columns: Columns, labels: Sequence[str]) -> list[Example]:
+    """The examples by question, choices and answer."""
     ids = row_ids(rows)
     fields = [
         {**{key: as_text(value) for key, value in row.values.items()}, "question": question(row, columns)}
@@ -170,8 +202,8 @@ def make_examples(rows: Sequence[Row], columns: Columns, labels: Sequence[str]) 
 def check_rows(rows: Sequence[Row], columns: Columns) -> None:
     """Raise for the first row in which a column is not there or empty."""
     for row in rows:
-        for name in (columns.question, columns.answer, *columns.choices):
-            if not as_text(row.values.get(name)).strip():
+        for name in (columns.question, columns.answer, *columns.choices, columns.worked, columns.group):
+            if name is not None and not as_text(row.values.get(name)).strip():
                 there = ", ".join(row.values)
                 raise DataError(
                     f"column {name!r} is {'empty' if name in row.values else 'not there'}",

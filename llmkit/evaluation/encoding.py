@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llmkit.errors import DataError
-from llmkit.evaluation.prompts import Pair
+from llmkit.evaluation.prompts import Chat, Pair
 from llmkit.evaluation.tree import Request
 from llmkit.tokenizer import encode_texts, end_of_document_id
+
+PART = 1 << 22
+"""Characters that are encoded at once: encodings take some 25 times the memory."""
 
 
 @dataclass(frozen=True)
@@ -23,50 +27,67 @@ class Encoded:
     """Continuations that merged into the context's last token and were encoded for themselves."""
 
 
-def encode_pairs(tokenizer: Any, pairs: Sequence[Pair], max_length: int | None) -> Encoded:
+def encode_pairs(tokenizer: Any, pairs: Sequence[Pair], max_length: int | None, chat: Chat | None = None) -> Encoded:
     """Pairs as ids: both are encoded together, and cut where the context alone would end.
 
     Spaces at a context's end go to the continuation, for tokenizers join them to the word that follows. An empty
-    context becomes the end-of-document token. A continuation that merges wholly into the context's last token is
+    context becomes the token that begins a text. A continuation that merges wholly into the context's last token is
     encoded for itself and counted.
 
     Args:
         tokenizer: Text never becomes a control token.
         pairs: Context and continuation.
         max_length: Longest sequence of the model, None for any.
+        chat: For contexts that it rendered.
 
     Raises:
         DataError: A continuation is empty, or longer than the model takes.
     """
     split = [split_spaces(pair) for pair in pairs]
-    contexts = dict.fromkeys(pair.context for pair in split)
-    before = dict(zip(contexts, encode_texts(tokenizer, contexts), strict=True))
-    wholes = encode_texts(tokenizer, [pair.context + pair.continuation for pair in split])
-    alone = encode_alone(tokenizer, split, before, wholes)
-    start = beginning_ids(tokenizer)
-    requests, num_cut = [], 0
-    for index, pair in enumerate(split):
-        context = [*start, *before[pair.context]] or [end_of_document_id(tokenizer)]
-        continuation = alone.get(index) or wholes[index][len(before[pair.context]) :]
-        check_continuation(pair, continuation, max_length)
-        room = len(context) if max_length is None else max_length + 1 - len(continuation)
-        num_cut += room < len(context)
-        requests.append(Request(tuple(context[-room:]), tuple(continuation)))
-    return Encoded(requests, num_cut, len(alone))
+    encode = chat.encode if chat else partial(encode_texts, tokenizer)
+    before = encode_distinct(encode, [pair.context for pair in split])
+    wholes = encode_distinct(encode, [pair.context + pair.continuation for pair in split])
+    merged = [pair.continuation for pair in split if is_merged(pair, before, wholes)]
+    alone = encode_distinct(partial(encode_texts, tokenizer), merged)
+    start = [] if chat else beginning_ids(tokenizer)
+    # Choices share the context's ids: one tuple for all saves most of the memory.
+    contexts = {text: (*start, *ids) or (first_id(tokenizer),) for text, ids in before.items()}
+    requests, cut = [], set()
+    for pair in split:
+        context = contexts[pair.context]
+        whole = wholes[pair.context + pair.continuation]
+        ids = alone[pair.continuation] if is_merged(pair, before, wholes) else whole[len(before[pair.context]) :]
+        check_continuation(pair, ids, max_length)
+        if max_length is not None and len(context) + len(ids) > max_length + 1:
+            cut.add(pair.context)
+            context = context[-(max_length + 1 - len(ids)) :]
+        requests.append(Request(context, tuple(ids)))
+    return Encoded(requests, len(cut), len(merged))
+
+
+def encode_distinct(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> dict[str, list[int]]:
+    """Text -> ids, each text encoded once, some MB at a time."""
+    found: dict[str, list[int]] = {}
+    part: list[str] = []
+    size = 0
+    for text in dict.fromkeys(texts):
+        part.append(text)
+        size += len(text)
+        if size > PART:
+            found.update(zip(part, encode(part), strict=True))
+            part, size = [], 0
+    return found | dict(zip(part, encode(part), strict=True))
+
+
+def is_merged(pair: Pair, before: Mapping[str, list[int]], wholes: Mapping[str, list[int]]) -> bool:
+    """Whether nothing is left of the continuation after as many ids as the context has by itself."""
+    return len(wholes[pair.context + pair.continuation]) <= len(before[pair.context])
 
 
 def split_spaces(pair: Pair) -> Pair:
     """The pair with the spaces at the context's end moved to the continuation."""
     context = pair.context.rstrip()
     return Pair(context, pair.context[len(context) :] + pair.continuation, pair.where)
-
-
-def encode_alone(
-    tokenizer: Any, pairs: Sequence[Pair], before: Mapping[str, list[int]], wholes: Sequence[list[int]]
-) -> dict[int, list[int]]:
-    """Number of a pair -> ids of its continuation by itself, where nothing is left of it after the context's ids."""
-    merged = [index for index, pair in enumerate(pairs) if len(wholes[index]) <= len(before[pair.context])]
-    return dict(zip(merged, encode_texts(tokenizer, [pairs[index].continuation for index in merged]), strict=True))
 
 
 def check_continuation(pair: Pair, ids: Sequence[int], max_length: int | None) -> None:
@@ -80,7 +101,25 @@ def check_continuation(pair: Pair, ids: Sequence[int], max_length: int | None) -
         raise DataError(message, where=pair.where, fix="shorten it, or take a model with a longer context")
 
 
+def check_choices(tokenizer: Any, pairs: Iterable[Pair]) -> None:
+    """Raise for the first continuation that no id stands for, before anything has been scored.
+
+    Raises:
+        DataError: It names the row.
+    """
+    firsts: dict[str, Pair] = {}
+    for pair in pairs:
+        firsts.setdefault(pair.continuation, pair)
+    for text, ids in encode_distinct(partial(encode_texts, tokenizer), firsts).items():
+        check_continuation(firsts[text], ids, None)
+
+
 def beginning_ids(tokenizer: Any) -> list[int]:
     """What this tokenizer itself puts before any text: its BOS token, or nothing."""
     ids = tokenizer("").input_ids
     return list(ids) if ids and ids == [tokenizer.bos_token_id] else []
+
+
+def first_id(tokenizer: Any) -> int:
+    """What stands before a text that nothing precedes: the BOS token if there is one (as lm-evaluation-harness)."""
+    return end_of_document_id(tokenizer) if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)

@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from llmkit.errors import DataError
 from llmkit.evaluation.task import Example, ShotOrder
 
 
 class ShotDrawer:
-    """Draws shots from a pool, never the question itself.
+    """Draws shots from a pool, never the question itself, nor one that asks the same.
 
     fixed: the first rows of the pool, the same for all questions. random: others for each question. balanced: the same
-    for all, as many of each answer as can be.
+    for all, as many of each answer as can be. A question that belongs to a group has shots of its group.
+
+    Args:
+        pool: Solved examples.
+        order: Which of them.
+        num_shots: How many precede a question.
+        seed: Of what is drawn.
+        draw: Another number gives other shots in every order; 0 leaves fixed at the first rows.
+        text_of: What an example asks, as the model sees it; without it all its fields count.
     """
 
-    def __init__(self, pool: Sequence[Example], order: ShotOrder, *, num_shots: int, seed: int) -> None:
+    def __init__(
+        self,
+        pool: Sequence[Example],
+        order: ShotOrder,
+        *,
+        num_shots: int,
+        seed: int,
+        draw: int = 0,
+        text_of: Callable[[Example], str] | None = None,
+    ) -> None:
         self.num_shots = num_shots
-        self.seed = seed
+        self.seed = f"{seed}/{draw}" if draw else str(seed)
         self.order = order
-        self.pool = balance(pool, seed) if order == "balanced" else list(pool)
+        self.text_of = text_of or (lambda example: repr((example.fields, example.choices)))
+        self.pools: dict[str, list[Example]] = defaultdict(list)
+        for example in pool:
+            self.pools[example.group].append(example)
+        if order == "balanced":
+            self.pools = {group: balance(members, self.seed) for group, members in self.pools.items()}
+        elif order == "fixed" and draw:
+            for members in self.pools.values():
+                random.Random(f"{self.seed}/fixed").shuffle(members)
 
     def draw(self, question: Example) -> list[Example]:
         """The shots before this question.
@@ -31,10 +56,11 @@ class ShotDrawer:
         """
         if not self.num_shots:
             return []
-        order = self.shuffled(question) if self.order == "random" else self.pool
+        pool = self.pools.get(question.group, [])
+        asked = self.asked(question)
         shots = []
-        for candidate in order:
-            if not is_same(candidate, question):
+        for candidate in self.shuffled(pool, question) if self.order == "random" else pool:
+            if candidate.where != question.where and self.asked(candidate) != asked:
                 shots.append(candidate)
             if len(shots) == self.num_shots:
                 return shots
@@ -43,21 +69,22 @@ class ShotDrawer:
             f"there are only {found}", where=question.where, fix="ask for fewer --shots, or give a training file"
         )
 
-    def shuffled(self, question: Example) -> list[Example]:
-        """Enough of the pool in an order of the question's own."""
+    def asked(self, example: Example) -> list[str]:
+        """What an example asks, as words: white space makes no other question."""
+        return self.text_of(example).split()
+
+    def shuffled(self, pool: Sequence[Example], question: Example) -> Iterator[Example]:
+        """The pool in an order of the question's own, as far as it is asked for."""
         generator = random.Random(f"{self.seed}/{question.id}")
-        return generator.sample(self.pool, min(self.num_shots * 2 + 8, len(self.pool)))
+        seen: set[int] = set()
+        while len(seen) < len(pool):
+            number = generator.randrange(len(pool))
+            if number not in seen:
+                seen.add(number)
+                yield pool[number]
 
 
-def is_same(candidate: Example, question: Example) -> bool:
-    """Whether both ask the same, be it in other rows."""
-    return candidate.where == question.where or (candidate.fields, candidate.choices) == (
-        question.fields,
-        question.choices,
-    )
-
-
-def balance(pool: Sequence[Example], seed: int) -> list[Example]:
+def balance(pool: Sequence[Example], seed: str) -> list[Example]:
     """The pool reordered: a row of each answer in turn, both rows and answers shuffled by the seed."""
     generator = random.Random(f"{seed}/balanced")
     by_answer: dict[str, list[Example]] = defaultdict(list)

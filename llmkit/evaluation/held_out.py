@@ -14,7 +14,9 @@ from llmkit.losses import causal_lm_loss_sum
 
 
 @torch.no_grad()
-def measure_rows(model: nn.Module, rows: Rows, *, num_bytes: int, batch_size: int) -> dict[str, float]:
+def measure_rows(
+    model: nn.Module, rows: Rows, *, num_bytes: int, batch_size: int, batch_tokens: int | None = None
+) -> dict[str, float]:
     """`nats_per_token` and `bits_per_byte` over the targets of all rows.
 
     In a job of several processes each takes its share of the rows (all must call this); all get the same result.
@@ -24,13 +26,14 @@ def measure_rows(model: nn.Module, rows: Rows, *, num_bytes: int, batch_size: in
         rows: Held-out rows.
         num_bytes: Bytes of the text that their targets stand for.
         batch_size: Rows per forward.
+        batch_tokens: Positions per forward, where these are counted too.
     """
     was_training = model.training
     device = next(model.parameters()).device
     model.eval()
     nats, count = 0.0, 0
     try:
-        for batch in share_of_batches(rows, batch_size):
+        for batch in share_of_batches(rows, batch_size, batch_tokens):
             nats += float(causal_lm_loss_sum(model, to_device(batch, device)))
             count += count_targets(batch)
     finally:
@@ -39,13 +42,17 @@ def measure_rows(model: nn.Module, rows: Rows, *, num_bytes: int, batch_size: in
     return summarise(total, num_targets=round(num_targets), num_bytes=num_bytes)
 
 
-def share_of_batches(rows: Rows, batch_size: int) -> Iterator[Batch]:
+def share_of_batches(rows: Rows, batch_size: int, batch_tokens: int | None = None) -> Iterator[Batch]:
     """This process's batches, rows of like length together; every process gets equally many."""
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     lengths: Sequence[int] = rows.lengths or [0] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: -lengths[index])
-    for first in range(0, len(order), world * batch_size):
-        mine = order[first : first + world * batch_size][rank::world]
+    first = 0
+    while first < len(order):
+        room = batch_size if batch_tokens is None else batch_tokens // max(1, lengths[order[first]])
+        count = world * max(1, min(batch_size, room))
+        mine = order[first : first + count][rank::world]
         batch = rows.batch(mine or order[:1])
         # A process without rows goes along with an empty share: forward passes may have to be made together.
         yield batch if mine else {**batch, "targets": torch.full_like(batch["targets"], IGNORE_INDEX)}
+        first += count

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
-import string
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmkit.evaluation.calibration import expected_calibration_error, log_softmax, nats_of_answers
 from llmkit.evaluation.statistics import Estimate, bootstrap, exponential, mean, ratio, scaled
 
 
@@ -24,6 +22,15 @@ class ChoiceScore:
     num_tokens: int
     num_bytes: int
     is_greedy: bool
+    unconditional: float | None = None
+    """Its log-likelihood where nothing is asked, for PMI."""
+    calibrated: float | None = None
+    """Its log-probability with the prompt's own leaning divided out."""
+
+    @property
+    def pmi(self) -> float:
+        """How much likelier the question makes it (pointwise mutual information)."""
+        return self.log_likelihood - (self.unconditional or 0.0)
 
 
 @dataclass(frozen=True)
@@ -37,46 +44,113 @@ class Item:
     choices: tuple[ChoiceScore, ...] = ()
     answer_index: int = -1
     num_words: int = 0
-    references: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Its own part of each metric that is a mean over items."""
+    group: str = ""
+    """The part of the task that it belongs to."""
+    question_hash: str = ""
+    """Tells whether items of equal ids ask the same."""
+    prompt: str = ""
+    """What the model saw before the answer."""
 
 
 Metrics = dict[str, Estimate]
 
 
-def choice_metrics(items: Sequence[Item]) -> Metrics:
-    """Accuracy by the likeliest choice; likeliest per byte (lm-evaluation-harness: acc_norm); likeliest per token."""
-    sizes = {"accuracy": None, "accuracy_bytes": "num_bytes", "accuracy_tokens": "num_tokens"}
-    return {
-        name: mean([best_choice(item.choices, size) == item.answer_index for item in items])
-        for name, size in sizes.items()
+def rankings(choices: Sequence[ChoiceScore]) -> dict[str, list[float]]:
+    """What each metric chooses by: log-likelihood; per byte (lm-evaluation-harness: acc_norm); per token; PMI ..."""
+    found = {
+        "accuracy": [c.log_likelihood for c in choices],
+        "accuracy_bytes": [c.log_likelihood / c.num_bytes for c in choices],
+        "accuracy_tokens": [c.log_likelihood / c.num_tokens for c in choices],
     }
+    if choices[0].unconditional is not None:
+        found["accuracy_pmi"] = [c.pmi for c in choices]
+    if choices[0].calibrated is not None:
+        found["accuracy_calibrated"] = [c.calibrated or 0.0 for c in choices]
+    return found
 
 
-def best_choice(choices: Sequence[ChoiceScore], divide_by: str | None = None) -> int:
-    """Number of the choice with the highest log-likelihood, divided by its size if asked; the first of equals."""
-    values = [c.log_likelihood / (getattr(c, divide_by) if divide_by else 1) for c in choices]
-    return values.index(max(values))
+def choose_by(choices: Sequence[ChoiceScore]) -> dict[str, int]:
+    """Number of the choice that each metric takes; the first of equals."""
+    return {name: values.index(max(values)) for name, values in rankings(choices).items()}
 
 
-def continuation_metrics(items: Sequence[Item]) -> Metrics:
+def choice_scores(choices: Sequence[ChoiceScore], answer: int) -> dict[str, float]:
+    """Whether the choice that each metric takes is right."""
+    return {name: float(chosen == answer) for name, chosen in choose_by(choices).items()}
+
+
+def mean_scores(items: Sequence[Item], seed: int = 0) -> Metrics:
+    """The mean of each score that the items have."""
+    return {name: mean([item.scores[name] for item in items], seed=seed) for name in items[0].scores}
+
+
+def group_metrics(items: Sequence[Item], seed: int = 0) -> Metrics:
+    """Accuracy within each group, and their mean, in which a small group counts as much as a large one."""
+    groups: dict[str, list[float]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item.scores["accuracy"])
+    names = sorted(groups)
+    found = {f"accuracy of {name}": mean(groups[name], seed=seed) for name in names}
+    values = [estimate.value for estimate in found.values()]
+    errors = [estimate.stderr for estimate in found.values()]
+    known = [error for error in errors if error is not None]
+    # The groups are these and no others: only the items within them are a sample.
+    stderr = math.hypot(*known) / len(names) if len(known) == len(names) else None
+    return {"accuracy_macro": Estimate(sum(values) / len(values), stderr), **found}
+
+
+def continuation_metrics(items: Sequence[Item], seed: int = 0) -> Metrics:
     """For one continuation only (LAMBADA): is it what the model would say, and how likely is it?"""
     nats = [-item.choices[0].log_likelihood for item in items]
     return {
-        "accuracy": mean([item.choices[0].is_greedy for item in items]),
-        "nats_per_token": ratio(nats, [item.choices[0].num_tokens for item in items]),
-        "perplexity": exponential(mean(nats)),
+        "accuracy": mean([item.choices[0].is_greedy for item in items], seed=seed),
+        "nats_per_token": ratio(nats, [item.choices[0].num_tokens for item in items], seed=seed),
+        "perplexity": exponential(mean(nats, seed=seed)),
     }
 
 
-def label_metrics(items: Sequence[Item], num_labels: int, seed: int) -> Metrics:
-    """Those of choices, and macro-F1: the F1 of each label that occurs, averaged."""
-    predicted = np.array([best_choice(item.choices) for item in items])
+def label_metrics(items: Sequence[Item], num_labels: int, seed: int = 0) -> Metrics:
+    """Beside the means: macro-F1, Matthews correlation, log-loss and the expected calibration error.
+
+    They are those of the log-likelihoods, and once more those of the calibrated ones where there are some.
+    """
+    found = mean_scores(items, seed)
     answers = np.array([item.answer_index for item in items])
+    ways = {"": np.array([[c.log_likelihood for c in item.choices] for item in items])}
+    if items[0].choices[0].calibrated is not None:
+        ways["_calibrated"] = np.array([[c.calibrated for c in item.choices] for item in items])
+    for suffix, scores in ways.items():
+        predicted = scores.argmax(1)
+        found |= {f"macro_f1{suffix}": agreement(macro_f1, predicted, answers, num_labels, seed)}
+        found |= {f"matthews{suffix}": agreement(matthews, predicted, answers, num_labels, seed)}
+        found |= probability_metrics(scores, answers, suffix, seed)
+    return found
 
-    def score(indices: NDArray[np.int64]) -> float:
-        return macro_f1(predicted[indices], answers[indices], num_labels)
 
-    return {**choice_metrics(items), "macro_f1": bootstrap(score, len(items), seed=seed)}
+Agreement = Callable[[NDArray[np.int64], NDArray[np.int64], int], float]
+
+
+def agreement(
+    measure: Agreement, predicted: NDArray[np.int64], answers: NDArray[np.int64], num_labels: int, seed: int
+) -> Estimate:
+    """A measure of how predictions and answers agree, with its uncertainty."""
+    return bootstrap(lambda rows: measure(predicted[rows], answers[rows], num_labels), len(answers), seed=seed)
+
+
+def probability_metrics(
+    scores: NDArray[np.float64], answers: NDArray[np.int64], suffix: str, seed: int
+) -> dict[str, Estimate]:
+    """Log-loss and expected calibration error of log-likelihoods (N, K)."""
+    chances = np.exp(log_softmax(scores))
+    sure, right = chances.max(1), chances.argmax(1) == answers
+    error = bootstrap(lambda rows: expected_calibration_error(sure[rows], right[rows]), len(answers), seed=seed)
+    # Draws with replacement are further from their accuracy than the items are: no interval comes of them.
+    return {
+        f"log_loss{suffix}": mean(nats_of_answers(chances, answers), seed=seed),
+        f"calibration_error{suffix}": Estimate(error.value, error.stderr),
+    }
 
 
 def macro_f1(predicted: NDArray[np.int64], answers: NDArray[np.int64], num_labels: int) -> float:
@@ -86,65 +160,43 @@ def macro_f1(predicted: NDArray[np.int64], answers: NDArray[np.int64], num_label
     return float(np.mean(2 * right[total > 0] / total[total > 0]))
 
 
-def perplexity_metrics(items: Sequence[Item]) -> Metrics:
+def matthews(predicted: NDArray[np.int64], answers: NDArray[np.int64], num_labels: int) -> float:
+    """Matthews correlation, for any number of labels (Gorodkin, 2004); 0 where one side is always the same."""
+    size, right = len(answers), float((predicted == answers).sum())
+    said = np.bincount(predicted, minlength=num_labels).astype(np.float64)
+    true = np.bincount(answers, minlength=num_labels).astype(np.float64)
+    spread = (size**2 - (said**2).sum()) * (size**2 - (true**2).sum())
+    return float((right * size - (said * true).sum()) / math.sqrt(spread)) if spread else 0.0
+
+
+def perplexity_metrics(items: Sequence[Item], seed: int = 0) -> Metrics:
     """Over all tokens, bytes and words of the texts."""
     nats = [-item.choices[0].log_likelihood for item in items]
-    per_token = ratio(nats, [item.choices[0].num_tokens for item in items])
-    per_byte = ratio(nats, [item.choices[0].num_bytes for item in items])
-    per_word = ratio(nats, [max(item.num_words, 1) for item in items])
+    per_token = ratio(nats, [item.choices[0].num_tokens for item in items], seed=seed)
+    per_byte = ratio(nats, [item.choices[0].num_bytes for item in items], seed=seed)
+    per_word = ratio(nats, [max(item.num_words, 1) for item in items], seed=seed)
     return {
         "bits_per_byte": scaled(per_byte, 1 / math.log(2)),
         "nats_per_token": per_token,
         "perplexity": exponential(per_token),
         "word_perplexity": exponential(per_word),
+        "byte_perplexity": exponential(per_byte),
     }
 
 
-def generate_metrics(items: Sequence[Item]) -> Metrics:
-    """Exact match after normalisation, whether an accepted answer is contained, and F1 over words (as SQuAD)."""
-    scores = [score_answer(item.prediction or "", item.references) for item in items]
-    return {name: mean([score[name] for score in scores]) for name in ("exact_match", "contains", "f1")}
+def is_loss(metric: str) -> bool:
+    """Whether less is better."""
+    return metric.startswith(
+        ("bits_per_byte", "nats", "log_loss", "perplexity", "word_perplexity", "byte_perplexity", "calibration_error")
+    )
 
 
-def score_answer(prediction: str, references: Sequence[str]) -> dict[str, float]:
-    """exact_match, contains and f1 against the best of the accepted answers."""
-    said = normalise(prediction)
-    accepted = [normalise(reference) for reference in references]
-    return {
-        "exact_match": float(any(is_same(prediction, reference) for reference in references)),
-        "contains": float(any(f" {reference} " in f" {said} " for reference in accepted if reference)),
-        "f1": max((word_f1(said, reference) for reference in accepted), default=0.0),
-    }
-
-
-def is_same(prediction: str, reference: str) -> bool:
-    """Whether two answers are the same: as numbers where the reference is one, else in their normal form."""
-    number = as_number(reference)
-    if number is not None:
-        return as_number(prediction) == number
-    wanted = normalise(reference)
-    # An answer such as "A" or "-" has no normal form: nothing must not pass for it.
-    return normalise(prediction) == wanted if wanted else prediction.strip().lower() == reference.strip().lower()
-
-
-def as_number(text: str) -> float | None:
-    """The number that a text is, thousands' commas and a currency sign apart."""
-    try:
-        return float(text.strip().strip("$.").replace(",", ""))
-    except ValueError:
+def chance_of(metric: str, num_choices: Sequence[int]) -> float | None:
+    """What guessing among so many choices per item would reach in a metric, where that is known."""
+    if not num_choices or min(num_choices) < 2:
         return None
-
-
-def normalise(text: str) -> str:
-    """SQuAD's normal form: lower case, without punctuation and articles, single spaces."""
-    text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-def word_f1(prediction: str, reference: str) -> float:
-    """F1 over the bags of words of two normalised texts."""
-    said, wanted = prediction.split(), reference.split()
-    if not said or not wanted:
-        return float(said == wanted)
-    shared = sum((Counter(said) & Counter(wanted)).values())
-    return 2 * shared / (len(said) + len(wanted))
+    if metric.startswith("accuracy") and " of " not in metric:
+        return sum(1 / count for count in num_choices) / len(num_choices)
+    if metric.startswith("log_loss"):
+        return sum(math.log(count) for count in num_choices) / len(num_choices)
+    return 0.0 if metric.startswith("matthews") else None

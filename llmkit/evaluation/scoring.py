@@ -1,14 +1,14 @@
 """Log-likelihoods of continuations, each shared piece of text computed once.
 
 Scores equal those of one request at a time, whatever shares a batch with them. Shapes: B rows, T positions,
-P positions of the shared prefix, N scored positions, V vocabulary, H heads, D width of a head.
+P positions of the shared prefix, S scored positions, N ids predicted there, V vocabulary, H heads, D width of a head.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from llmkit.evaluation.tree import (
     Cluster,
     Group,
     Request,
+    Stacked,
     cluster_groups,
     group_requests,
     separate_groups,
@@ -31,8 +32,17 @@ from llmkit.losses import body_of, has_plain_head, head_of
 CHUNK_LOGITS = 1 << 24
 """Logits that exist at once (64 MiB in fp32), so that memory stays flat in the vocabulary."""
 
-Cache = list[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, (1, H, P, D)."""
+LONG_CONTEXT = 256
+"""From so many ids on a context is run ahead of its branches: without a mask its attention takes half the time."""
+
+
+class Prefix(NamedTuple):
+    """What precedes the groups of a batch, as it was run: one for all of them, or one for each."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    """Keys and values of each layer, (1 or B, H, P, D)."""
+    lengths: list[int]
+    """Ids of each; the rest is padding."""
 
 
 class Score(NamedTuple):
@@ -49,7 +59,7 @@ def score_continuations(
     requests: Sequence[Request],
     *,
     batch_tokens: int | None = None,
-    on_scored: Callable[[int], None] | None = None,
+    on_scored: Callable[[Mapping[int, Score]], None] | None = None,
 ) -> list[Score]:
     """The score of each request, in the order of the requests.
 
@@ -57,16 +67,16 @@ def score_continuations(
         model: A causal language model of transformers or PEFT, in eval mode.
         requests: Each fits the model: context and continuation have at most one id more than it has positions.
         batch_tokens: Positions per forward, padding included; None for what suits the device. Changes no score.
-        on_scored: Told after each forward how many requests it has answered.
+        on_scored: Told after each forward what it has answered: number of the request -> its score.
     """
     if not requests:
         return []
     scores: dict[int, Score] = {}
     for cluster in plan(model, requests):
-        for group, found in score_cluster(model, cluster, batch_tokens or default_batch_tokens(model.device)):
-            scores.update((index, found[number]) for index, number in group.members)
+        for found in score_cluster(model, cluster, batch_tokens or default_batch_tokens(model.device)):
+            scores |= found
             if on_scored:
-                on_scored(len(group.members))
+                on_scored(found)
     return [scores[index] for index in range(len(requests))]
 
 
@@ -81,8 +91,11 @@ def plan(model: Any, requests: Sequence[Request]) -> list[Cluster]:
 
 
 def default_batch_tokens(device: torch.device) -> int:
-    """Positions per forward that keep the device busy without filling its memory."""
-    return 16384 if device.type == "cuda" else 2048
+    """Positions per forward that keep the device busy.
+
+    A CPU is busy with few; more would only be padded more (200 questions: 8% with 2,048, 2% with 512).
+    """
+    return 16384 if device.type == "cuda" else 512
 
 
 def can_branch(model: Any, longest: int) -> bool:
@@ -103,31 +116,26 @@ def can_branch(model: Any, longest: int) -> bool:
 
 def is_tree_exact(model: Any) -> bool:
     """Whether a small tree behind a shared prefix gives this model the scores that its requests get one by one."""
-    probe = [Request((5, 6, 7, 8), (1, 2, 3)), Request((5, 6, 7, 8), (4, 3)), Request((5, 6, 9), (1, 2))]
-    together = [Cluster((5, 6), [replace_context(group, 2) for group in group_requests(probe)])]
+    probe = [Request((5, 6, 7, 8), (1, 2, 3)), Request((5, 6, 7, 8), (1, 4, 3)), Request((5, 6, 9), (1, 2))]
+    together = [Cluster((5, 6), [replace(group, context=group.context[2:]) for group in group_requests(probe)])]
     apart = [Cluster((), separate_groups(probe))]
     tree, naive = (collect(model, clusters, 64) for clusters in (together, apart))
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
     return all(abs(tree[i].log_likelihood / naive[i].log_likelihood - 1) < tolerance for i in naive)
 
 
-def replace_context(group: Group, start: int) -> Group:
-    """The group without the first `start` ids of its context."""
-    return Group(group.context[start:], group.continuations, group.members)
-
-
 def collect(model: Any, clusters: Sequence[Cluster], budget: int) -> dict[int, Score]:
     """The scores of all requests in these clusters, by number."""
-    answered = (pair for cluster in clusters for pair in score_cluster(model, cluster, budget))
-    return {index: found[number] for group, found in answered for index, number in group.members}
+    parts = [found for cluster in clusters for found in score_cluster(model, cluster, budget)]
+    return {index: score for part in parts for index, score in part.items()}
 
 
-def score_cluster(model: Any, cluster: Cluster, budget: int) -> Iterator[tuple[Group, list[Score]]]:
-    """The groups of a cluster with the scores of their continuations, longest first.
+def score_cluster(model: Any, cluster: Cluster, budget: int) -> Iterator[dict[int, Score]]:
+    """The scores of a cluster's requests by number, a part after each forward, longest first.
 
     What does not fit into memory fails at once, being the longest, and is tried again in halves.
     """
-    prefix = prefill(model, cluster.prefix) if cluster.prefix else None
+    prefix = prefill(model, [cluster.prefix]) if cluster.prefix else None
     waiting = batches_by_length(cluster.groups, budget)[::-1]
     while waiting:
         batch = waiting.pop()
@@ -138,7 +146,7 @@ def score_cluster(model: Any, cluster: Cluster, budget: int) -> Iterator[tuple[G
                 raise
             waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
             continue
-        yield from zip(batch, found, strict=True)
+        yield found
 
 
 def batches_by_length(groups: Sequence[Group], budget: int) -> list[list[Group]]:
@@ -153,62 +161,86 @@ def batches_by_length(groups: Sequence[Group], budget: int) -> list[list[Group]]
     return batches
 
 
-def score_batch(model: Any, groups: Sequence[Group], prefix: Cache | None) -> list[list[Score]]:
-    """The scores of all continuations of these groups, from one forward."""
-    start = prefix[0][0].shape[-2] if prefix else 0
-    stacked = stack_groups(groups, start)
+def score_batch(model: Any, groups: Sequence[Group], prefix: Prefix | None) -> dict[int, Score]:
+    """The scores of all requests of these groups, run together."""
+    if prefix is None and pays_ahead(groups):
+        prefix = prefill(model, [group.context[:-1] for group in groups])
+        groups = [replace(group, context=group.context[-1:]) for group in groups]
+    starts = [0] * len(groups) if prefix is None else prefix.lengths * (len(groups) // len(prefix.lengths))
+    stacked = stack_groups(groups, starts)
     inputs: dict[str, Any] = {"input_ids": stacked.ids.to(model.device), "use_cache": prefix is not None}
-    if prefix or any(group.num_branches > 1 for group in groups):
+    if prefix or not stacked.is_plain:
         inputs["position_ids"] = stacked.positions.to(model.device)
-        inputs["attention_mask"] = tree_mask(stacked.branches.to(model.device), start, model.dtype)
+        inputs["attention_mask"] = tree_mask(stacked.ends.to(model.device), starts, model.dtype)
     if prefix:
-        inputs["past_key_values"] = expand_cache(prefix, len(groups))
-    tokens = score_positions(model, inputs, stacked.rows, stacked.columns, stacked.targets)
-    return [[make_score(list(islice(tokens, len(c)))) for c in group.continuations] for group in groups]
+        inputs["past_key_values"] = make_cache(prefix, len(groups))
+    values, is_top = score_positions(model, inputs, stacked)
+    found: dict[int, Score] = {}
+    place = 0
+    for group in groups:
+        scores = []
+        for size in map(len, group.continuations):
+            part = slice(place, place + size)
+            scores.append(Score(sum(values[part]), all(is_top[part]), size))
+            place += size
+        found.update((index, scores[number]) for index, number in group.members)
+    return found
 
 
-def make_score(tokens: Sequence[tuple[float, bool]]) -> Score:
-    """One score from (log-likelihood, was likeliest) of each of its ids."""
-    return Score(sum(value for value, _ in tokens), all(greedy for _, greedy in tokens), len(tokens))
+def pays_ahead(groups: Sequence[Group]) -> bool:
+    """Whether the contexts are better run before their branches, which need a mask."""
+    is_tree = not all(group.branches.is_line for group in groups)
+    return is_tree and min(len(group.context) for group in groups) >= LONG_CONTEXT
 
 
-def prefill(model: Any, ids: Sequence[int]) -> Cache:
-    """Run the shared beginning once and keep its keys and values."""
-    input_ids = torch.tensor([list(ids)], device=model.device)
-    cache = body_of(model)(input_ids=input_ids, use_cache=True).past_key_values
-    return [(layer.keys, layer.values) for layer in cache.layers]
+def prefill(model: Any, beginnings: Sequence[Sequence[int]]) -> Prefix:
+    """Run beginnings and keep their keys and values. Padding stands behind them, where none of their ids sees it."""
+    lengths = [len(ids) for ids in beginnings]
+    input_ids = torch.zeros(len(beginnings), max(lengths), dtype=torch.int64)
+    for row, ids in enumerate(beginnings):
+        input_ids[row, : len(ids)] = torch.tensor(list(ids))
+    cache = body_of(model)(input_ids=input_ids.to(model.device), use_cache=True).past_key_values
+    return Prefix([(layer.keys, layer.values) for layer in cache.layers], lengths)
 
 
-def expand_cache(prefix: Cache, size: int) -> DynamicCache:
-    """A cache for `size` rows that all begin with the prefix."""
+def make_cache(prefix: Prefix, size: int) -> DynamicCache:
+    """A cache for `size` rows that begin with the prefix, or each with its own."""
     cache = DynamicCache()
-    for number, (keys, values) in enumerate(prefix):
+    for number, (keys, values) in enumerate(prefix.layers):
         cache.update(keys.expand(size, -1, -1, -1), values.expand(size, -1, -1, -1), number)
     return cache
 
 
-def score_positions(
-    model: Any, inputs: dict[str, Any], rows: Tensor, columns: Tensor, targets: Tensor
-) -> Iterator[tuple[float, bool]]:
-    """(log-likelihood, was likeliest) of each of the (N,) targets at (rows, columns), the softmax in fp32.
+def score_positions(model: Any, inputs: dict[str, Any], stacked: Stacked) -> tuple[list[float], list[bool]]:
+    """(N,) log-likelihood of each wanted id, and whether it was the likeliest; the softmax in fp32.
 
-    The output head is computed at these places alone, and in chunks, where it is a plain matrix.
+    The output head is computed at the scored positions alone, each once, and in chunks, where it is a plain matrix.
     """
-    rows, columns, targets = (tensor.to(model.device) for tensor in (rows, columns, targets))
-    chunks: Iterable[Tensor]
+    rows, columns = stacked.rows.to(model.device), stacked.columns.to(model.device)
     if has_plain_head(model):
-        hidden: Tensor = body_of(model)(**inputs).last_hidden_state[rows, columns]
         head = head_of(model)
+        hidden: Tensor = body_of(model)(**inputs).last_hidden_state[rows, columns]
         size = max(64, CHUNK_LOGITS // head.weight.shape[0])
-        chunks = (head(part) for part in torch.split(hidden, size))
+        chunks: Iterator[Tensor] = (head(part) for part in torch.split(hidden, size))
     else:
-        size = len(targets)
-        chunks = [model(**inputs).logits[rows, columns]]
-    for logits, wanted in zip(chunks, torch.split(targets, size), strict=True):
-        values = logits.float()
-        if not bool(values.isfinite().all()):
-            raise ModelError(
-                "the model's output is not a number", fix="try --dtype fp32; else take an earlier checkpoint"
-            )
-        chosen = values.gather(1, wanted[:, None]).squeeze(1) - values.logsumexp(dim=-1)
-        yield from zip(chosen.tolist(), (values.argmax(dim=-1) == wanted).tolist(), strict=True)
+        size = len(rows)
+        chunks = iter([model(**inputs).logits[rows, columns]])
+    order = stacked.spots.argsort(stable=True)
+    spots, targets = stacked.spots[order], stacked.targets[order].to(model.device)
+    borders = torch.searchsorted(spots, torch.arange(0, len(rows) + size, size)).tolist()
+    found = []
+    for number, logits in enumerate(chunks):
+        part = slice(borders[number], borders[number + 1])
+        found.append(look_up(logits.float(), (spots[part] - number * size).to(model.device), targets[part]))
+    likelihoods, is_top = (torch.cat(parts).cpu()[order.argsort()] for parts in zip(*found, strict=True))
+    if not bool(likelihoods.isfinite().all()):
+        raise ModelError("the model's output is not a number", fix="try --dtype fp32; else take an earlier checkpoint")
+    return likelihoods.tolist(), is_top.tolist()
+
+
+def look_up(logits: Tensor, spots: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-likelihood of ids, and whether each is the likeliest, under the rows `spots` of logits, which are used up."""
+    top = logits.max(dim=-1)
+    chosen = logits[spots, targets]
+    totals = logits.sub_(top.values[:, None]).exp_().sum(dim=-1).log() + top.values
+    return chosen - totals[spots], top.indices[spots] == targets

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
+
+from llmkit.evaluation import answers
 
 Kind = Literal["choice", "label", "generate", "perplexity"]
 ShotOrder = Literal["fixed", "random", "balanced"]
@@ -21,6 +23,14 @@ class Row(Protocol):
     @property
     def values(self) -> Mapping[str, Any]: ...
 
+
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "choice": ("accuracy", "accuracy_bytes", "accuracy_tokens", "perplexity"),
+    "label": ("accuracy", "accuracy_bytes", "accuracy_tokens", "macro_f1", "matthews"),
+    "generate": ("exact_match", "exact_match_flexible", "contains", "f1", "rouge1", "rouge2", "rougeL"),
+    "perplexity": ("bits_per_byte", "nats_per_token", "perplexity", "word_perplexity", "byte_perplexity"),
+}
+"""What can stand for a task, by kind; the first does where nothing else is said."""
 
 ReadRows = Callable[[str], Iterable[Row]]
 """Reads the rows of a file, or of whatever else a name stands for. Commands pass it in."""
@@ -43,10 +53,18 @@ class Example:
     """Accepted answers, the first of which is shown in shots."""
     continuation: str | None = None
     """Where choices stand in the prompt as {choice}, as in WinoGrande: the text whose likelihood is compared."""
+    worked: str = ""
+    """The answer as a shot shows it, where that is more than the accepted answer: the way to a sum."""
+    group: str = ""
+    """The part of the task that it belongs to, such as a subject: shots come from the same, and it has its score."""
+    counted: str | None = None
+    """For texts that are changed before they are predicted: the text whose words and bytes count."""
 
     @property
     def solution(self) -> str:
-        """The right answer as text."""
+        """The right answer as a shot shows it."""
+        if self.worked:
+            return self.worked
         if self.references:
             return self.references[0]
         return self.choices[self.answer] if self.choices else ""
@@ -63,6 +81,12 @@ class Task:
     version: int = 1
     prompt: str = "{question}"
     """What precedes the answer; {names} are columns of the row, or question and choice."""
+    prompts: tuple[str, ...] = ()
+    """The variants of the prompt, of which `prompt` is the first; empty where it is the only one."""
+    system: str = ""
+    """What precedes all else, once; {names} are columns of the row. In a dialogue it is the system turn."""
+    answer_prefix: str = ""
+    """What every answer begins with."""
     delimiter: str = " "
     """Between prompt and answer."""
     separator: str = "\n\n"
@@ -73,6 +97,10 @@ class Task:
     stop: tuple[str, ...] = ("\n",)
     """Where a generated answer ends."""
     max_new_tokens: int = 64
+    grading: answers.Grading = "answer"
+    """How free answers are scored."""
+    chosen_metric: str = ""
+    """The metric that stands for the task; empty for the usual one of its kind."""
     notes: tuple[str, ...] = ()
     """What was recognised in the data, for people."""
 
@@ -89,6 +117,29 @@ class Task:
     @property
     def metric(self) -> str:
         """The metric that stands for the task."""
-        return {"choice": "accuracy", "label": "accuracy", "generate": "exact_match", "perplexity": "bits_per_byte"}[
-            self.kind
-        ]
+        return self.chosen_metric or default_metric(self.kind, self.grading)
+
+    def grade(self, example: Example, text: str) -> dict[str, float]:
+        """The scores of a free answer to an example, by metric; `metric` is among them."""
+        return answers.grade(self.grading, text, example.references)
+
+    def variants(self) -> list[Task]:
+        """The task once with each of its prompts."""
+        return [replace(self, prompt=prompt) for prompt in self.prompts or (self.prompt,)]
+
+
+def first_examples(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """The first so many examples, in their order; where they belong to groups, equally many of each."""
+    if limit is None or not any(example.group for example in examples):
+        return list(examples[:limit])
+    counts: dict[str, int] = {}
+    turns = []
+    for place, example in enumerate(examples):
+        turns.append((counts.get(example.group, 0), place))
+        counts[example.group] = turns[-1][0] + 1
+    return [examples[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
+
+
+def default_metric(kind: Kind, grading: answers.Grading) -> str:
+    """The usual metric of a kind of task."""
+    return answers.MAIN_METRIC[grading] if kind == "generate" else METRICS[kind][0]

@@ -10,13 +10,14 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from llmkit.errors import DataError, UsageError
+from llmkit.evaluation.answers import Grading
 from llmkit.evaluation.columns import WHOLE_PROMPTS, Columns, Wanted, as_text, make_examples, recognise
-from llmkit.evaluation.prompts import render_solved
-from llmkit.evaluation.task import Example, Kind, ReadRows, Row, ShotOrder, Split, Task
+from llmkit.evaluation.prompts import render_solved, render_system
+from llmkit.evaluation.task import METRICS, Example, Kind, ReadRows, Row, ShotOrder, Split, Task, default_metric
 from llmkit.recipe.schema import Section
 
-Shape = Callable[[Sequence[Row]], Sequence[Row]]
-"""Turns rows as they are published into rows with a question, choices and an answer."""
+Make = Callable[[Sequence[Row]], Sequence[Example]]
+"""Turns rows as they are published into examples."""
 
 NO_PATHS = ("hf:", "python-docs:", "python-docs@")
 """A source that begins like this is no path."""
@@ -42,10 +43,20 @@ class TaskFile(Section):
     """Column of the choices, or one column per choice with commas between them."""
     answer: str | None = None
     """Column of the answer: the text of a choice, its number from 0, or its letter."""
+    worked: str | None = None
+    """Column of the answer as shots show it, where that is more than the answer: the way to a sum."""
+    group: str | None = None
+    """Column of the part that a row belongs to, such as a subject: shots come from the same, each has its score."""
     labels: tuple[str, ...] = ()
     """Labels for kind label, in the order of their numbers. Empty: those that occur."""
     prompt: str | None = None
     """What precedes the answer; {question} and the names of columns are filled in. None: by the kind."""
+    prompts: tuple[str, ...] = ()
+    """Other ways to ask the same, for `--prompts all`."""
+    system: str = ""
+    """What precedes all else, once: the system turn of a dialogue. {names} as in the prompt."""
+    answer_prefix: str = ""
+    """What every answer begins with; the model goes on from there."""
     delimiter: str = " "
     """Between prompt and answer."""
     separator: str = "\n\n"
@@ -56,6 +67,16 @@ class TaskFile(Section):
     """A generated answer ends before any of these."""
     max_new_tokens: PositiveInt = 64
     """Longest generated answer."""
+    grading: Grading = "answer"
+    """How generated answers are scored. answer: exact match in normal form, contained, F1. squad: exact match and F1 as
+    SQuAD has them. number: the number after ####, and the last number. rouge: ROUGE-1, -2 and -L."""
+    metric: str = ""
+    """The metric that stands for the task. Empty: accuracy, exact_match, f1 (squad), rougeL or bits_per_byte."""
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that stands for the task, where the kind is said."""
+        return self.metric or default_metric(self.kind or "choice", self.grading)
 
 
 def relative_to(spec: TaskFile, folder: Path) -> TaskFile:
@@ -69,8 +90,13 @@ def relative_to(spec: TaskFile, folder: Path) -> TaskFile:
     return spec.model_copy(update={"test": resolve(spec.test), "train": resolve(spec.train)})
 
 
-def build_task(spec: TaskFile, read_rows: ReadRows, *, shape: Shape | None = None) -> Task:
+def build_task(spec: TaskFile, read_rows: ReadRows, *, make: Make | None = None) -> Task:
     """The task that `spec` describes; its test rows are read now, its training rows when shots are wanted.
+
+    Args:
+        spec: What it is.
+        read_rows: Reads the rows of `test` and `train`.
+        make: Makes examples of rows; without it the columns tell.
 
     Raises:
         DataError: The rows are not what the task says; it names file and line.
@@ -82,12 +108,14 @@ def build_task(spec: TaskFile, read_rows: ReadRows, *, shape: Shape | None = Non
         rows = list(read_rows(source))
         if not rows:
             raise DataError("there are no rows in it", where=source, fix="give a file with rows")
-        return list(shape(rows)) if shape else rows
+        return rows
 
     test = rows_of(spec.test)
+    if make is not None:
+        return made_task(spec, test, rows_of, make)
     if spec.kind == "perplexity":
         return perplexity_task(spec, test)
-    columns = recognise(test, Wanted(spec.kind, spec.question, spec.choices, spec.answer))
+    columns = recognise(test, Wanted(spec.kind, spec.question, spec.choices, spec.answer, spec.worked, spec.group))
     train = functools.cache(lambda: rows_of(spec.train) if spec.train else test)
     labels = spec.labels or find_labels(columns, [*test, *(train() if spec.train else ())])
 
@@ -96,10 +124,41 @@ def build_task(spec: TaskFile, read_rows: ReadRows, *, shape: Shape | None = Non
         return make_examples(test if split == "test" else train(), columns, labels)
 
     prompt = spec.prompt or default_prompt(columns, test)
-    task = make_task(spec, kind_of(columns), load, prompt=prompt, labels=labels, notes=(columns.describe(),))
-    # What is wrong with a row or with the prompt is said now, not when the model has been loaded.
-    render_solved(task, task.examples("test")[0])
+    return checked(make_task(spec, kind_of(columns), load, prompt=prompt, labels=labels, notes=(columns.describe(),)))
+
+
+def made_task(spec: TaskFile, test: Sequence[Row], rows_of: Callable[[str], list[Row]], make: Make) -> Task:
+    """The task whose examples `make` makes of rows."""
+    assert spec.kind is not None
+
+    @functools.cache
+    def load(split: Split) -> Sequence[Example]:
+        return make(rows_of(spec.train) if split == "train" and spec.train else test)
+
+    return checked(make_task(spec, spec.kind, load, prompt=spec.prompt or "{question}", labels=spec.labels))
+
+
+def checked(task: Task) -> Task:
+    """The task; what is wrong with a row or with a prompt is said now, not when the model has been loaded.
+
+    Raises:
+        UsageError: A prompt asks for what no row has, or the metric is none of this kind.
+    """
+    examples = task.examples("test")
+    if not examples:
+        raise DataError("no example could be made of its rows", where=task.name, fix="give other rows")
+    for variant in task.variants() if task.kind != "perplexity" else []:
+        render_system(variant, examples[0])
+        render_solved(variant, examples[0])
+    check_metric(task)
     return task
+
+
+def check_metric(task: Task) -> None:
+    """Raise for a metric that this kind of task does not have."""
+    if task.metric not in METRICS[task.kind]:
+        known = ", ".join(METRICS[task.kind])
+        raise UsageError(f"kind {task.kind} has no metric {task.metric!r}", where="metric", fix=f"use one of: {known}")
 
 
 def make_task(
@@ -118,12 +177,17 @@ def make_task(
         load=load,
         version=spec.version,
         prompt=prompt,
+        prompts=tuple(dict.fromkeys([prompt, *spec.prompts])) if spec.prompts else (),
+        system=spec.system,
+        answer_prefix=spec.answer_prefix,
         delimiter=spec.delimiter,
         separator=spec.separator,
         shots=spec.shots,
         labels=labels,
         stop=spec.stop,
         max_new_tokens=spec.max_new_tokens,
+        grading=spec.grading,
+        chosen_metric=spec.metric,
         notes=notes,
     )
 

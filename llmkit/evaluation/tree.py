@@ -1,15 +1,16 @@
 """Requests as a prefix tree: what is shared is laid out once.
 
     cluster   a beginning that several contexts share (few-shot examples), run once, kept as a key/value cache
-      group   one context, then its distinct continuations as branches that see the context and themselves only
+      group   one context, then its continuations as a tree of branches: each token sees the context and its own branch
 
-Shapes: B groups in a batch, T positions of the longest, P positions of the cluster's prefix, N scored positions.
+Shapes: B groups in a batch, T positions of the longest, P positions of the cluster's prefix, S scored positions,
+N ids to be predicted there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ MIN_SAVED = 256
 MAX_DEPTH = 64
 """Levels of the tree that are searched for shared beginnings."""
 
+MAX_BRANCHES = 512
+"""Positions behind one context: attention grows with their square, so what is more gets a row of its own."""
+
 
 class Request(NamedTuple):
     """How likely is `continuation` after `context`? Both are ids, and neither is empty."""
@@ -29,30 +33,39 @@ class Request(NamedTuple):
     continuation: tuple[int, ...]
 
 
+class Branches(NamedTuple):
+    """Continuations as a tree in one line: an id is followed by all that continues it."""
+
+    ids: list[int]
+    """What is run: the last id of a continuation is only predicted."""
+    depths: list[int]
+    """Position of each id, counted from the end of the context."""
+    ends: list[int]
+    """Where that which continues an id ends."""
+    places: list[list[int]]
+    """For each continuation the places whose outputs predict its ids; -1 is the last id of the context."""
+
+    @property
+    def is_line(self) -> bool:
+        """Whether there is one branch only: then the row is plain text."""
+        return all(end == len(self.ids) for end in self.ends)
+
+
 @dataclass(frozen=True)
 class Group:
     """One context and what may follow it."""
 
     context: tuple[int, ...]
-    continuations: list[tuple[int, ...]] = field(default_factory=list)
-    members: list[tuple[int, int]] = field(default_factory=list)
+    branches: Branches
+    members: list[tuple[int, int]]
     """(number of the request, number of its continuation)."""
-
-    def add(self, index: int, continuation: tuple[int, ...]) -> None:
-        """Make request `index` a member; equal continuations are scored once."""
-        if continuation not in self.continuations:
-            self.continuations.append(continuation)
-        self.members.append((index, self.continuations.index(continuation)))
+    continuations: list[tuple[int, ...]]
+    """All different."""
 
     @property
     def num_inputs(self) -> int:
-        """Positions that are run; the last id of a continuation is only predicted."""
-        return len(self.context) + sum(len(continuation) - 1 for continuation in self.continuations)
-
-    @property
-    def num_branches(self) -> int:
-        """Continuations that are run themselves; where it is at most 1, the row is plain text."""
-        return sum(len(continuation) > 1 for continuation in self.continuations)
+        """Positions that are run."""
+        return len(self.context) + len(self.branches.ids)
 
 
 class Cluster(NamedTuple):
@@ -67,16 +80,77 @@ class Cluster(NamedTuple):
 
 
 def group_requests(requests: Sequence[Request]) -> list[Group]:
-    """Requests with equal contexts put together."""
-    groups: dict[tuple[int, ...], Group] = {}
+    """Requests with equal contexts put together; equal continuations are scored once."""
+    found: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
     for index, request in enumerate(requests):
-        groups.setdefault(request.context, Group(request.context)).add(index, request.continuation)
-    return list(groups.values())
+        found.setdefault(request.context, {}).setdefault(request.continuation, []).append(index)
+    return [make_group(context, part) for context, members in found.items() for part in split_members(members)]
 
 
 def separate_groups(requests: Sequence[Request]) -> list[Group]:
-    """Each request for itself, for models whose attention cannot be told who sees whom."""
-    return [Group(r.context, [r.continuation], [(index, 0)]) for index, r in enumerate(requests)]
+    """Requests that need no tree, for models whose attention cannot be told who sees whom.
+
+    Put together are those that run the same ids: what is only predicted may differ.
+    """
+    found: dict[tuple[int, ...], dict[tuple[int, ...], dict[tuple[int, ...], list[int]]]] = {}
+    for index, (context, continuation) in enumerate(requests):
+        alike = found.setdefault(context, {}).setdefault(continuation[:-1], {})
+        alike.setdefault(continuation, []).append(index)
+    return [make_group(context, members) for context, alike in found.items() for members in alike.values()]
+
+
+Members = dict[tuple[int, ...], list[int]]
+"""Continuation -> numbers of the requests that ask for it."""
+
+
+def make_group(context: tuple[int, ...], members: Members) -> Group:
+    """The group of a context and its continuations."""
+    numbers = [(index, number) for number, indices in enumerate(members.values()) for index in indices]
+    return Group(context, lay_out(list(members)), numbers, list(members))
+
+
+def split_members(members: Members) -> Iterable[Members]:
+    """Continuations in parts that are short enough for a row; neighbours in the alphabet, which share most."""
+    parts: list[Members] = []
+    room = 0
+    for continuation in sorted(members) if total_length(members) > MAX_BRANCHES else members:
+        if not parts or room < len(continuation):
+            parts.append({})
+            room = MAX_BRANCHES
+        parts[-1][continuation] = members[continuation]
+        room -= len(continuation)
+    return parts
+
+
+def total_length(continuations: Iterable[tuple[int, ...]]) -> int:
+    """Ids of all continuations together."""
+    return sum(map(len, continuations))
+
+
+def lay_out(continuations: Sequence[tuple[int, ...]]) -> Branches:
+    """The tree of these continuations."""
+    ids: list[int] = []
+    depths: list[int] = []
+    ends: list[int] = []
+    places: list[list[int]] = [[] for _ in continuations]
+    path: list[int] = []
+    previous: tuple[int, ...] = ()
+    for number in sorted(range(len(continuations)), key=continuations.__getitem__):
+        inputs = continuations[number][:-1]
+        shared = common_length(previous, inputs)
+        for place in path[shared:]:
+            ends[place] = len(ids)
+        del path[shared:]
+        for token in inputs[shared:]:
+            depths.append(len(path))
+            path.append(len(ids))
+            ids.append(token)
+            ends.append(0)
+        places[number] = [-1, *path]
+        previous = inputs
+    for place in path:
+        ends[place] = len(ids)
+    return Branches(ids, depths, ends, places)
 
 
 def cluster_groups(groups: Sequence[Group]) -> list[Cluster]:
@@ -131,47 +205,60 @@ class Stacked(NamedTuple):
     """(B, T) int64, padded with 0 on the right."""
     positions: Tensor
     """(B, T): each branch continues where the context ended."""
-    branches: Tensor
-    """(B, T): 0 is the context, 1.. the continuations, -1 padding."""
+    ends: Tensor
+    """(B, T): the column up to which an id is seen; padding is seen by nobody."""
     rows: Tensor
-    """(N,) with `columns`: whose logits are needed, in the order of groups, continuations, ids."""
+    """(S,) int64 and"""
     columns: Tensor
+    """(S,): where something is predicted."""
+    spots: Tensor
+    """(N,) the number among these places at which each id is predicted, group by group, and"""
     targets: Tensor
-    """(N,) the ids to be predicted there."""
+    """(N,) the ids."""
+    is_plain: bool
+    """Whether every row is plain text."""
 
 
-def stack_groups(groups: Sequence[Group], start: int) -> Stacked:
-    """Lay out groups for one forward, their positions counted from `start`, the length of the prefix."""
+def stack_groups(groups: Sequence[Group], starts: Sequence[int]) -> Stacked:
+    """Lay out groups for one forward, the positions of each counted from its start, the length of its prefix."""
     shape = (len(groups), max(group.num_inputs for group in groups))
-    ids, positions = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    branches = torch.full(shape, -1)
-    rows: list[int] = []
-    columns: list[int] = []
+    ids, positions, ends = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
+    numbers: dict[tuple[int, int], int] = {}
+    spots: list[int] = []
     targets: list[int] = []
-    for row, group in enumerate(groups):
-        end = len(group.context)
-        line, places, owners = list(group.context), list(range(start, start + end)), [0] * end
-        for number, continuation in enumerate(group.continuations, start=1):
-            columns += [end - 1, *range(len(line), len(line) + len(continuation) - 1)]
-            rows += [row] * len(continuation)
+    for row, (group, start) in enumerate(zip(groups, starts, strict=True)):
+        size, branches = len(group.context), group.branches
+        line = slice(group.num_inputs)
+        ids[row, line] = torch.tensor([*group.context, *branches.ids])
+        positions[row, line] = torch.tensor([*range(size), *(size + depth for depth in branches.depths)]) + start
+        ends[row, line] = torch.tensor([shape[1]] * size + [size + end for end in branches.ends])
+        for continuation, places in zip(group.continuations, branches.places, strict=True):
+            spots += [numbers.setdefault((row, size + place), len(numbers)) for place in places]
             targets += continuation
-            line += continuation[:-1]
-            places += range(start + end, start + end + len(continuation) - 1)
-            owners += [number] * (len(continuation) - 1)
-        ids[row, : len(line)] = torch.tensor(line)
-        positions[row, : len(line)] = torch.tensor(places)
-        branches[row, : len(line)] = torch.tensor(owners)
-    return Stacked(ids, positions, branches, torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))
+    rows, columns = zip(*numbers, strict=True)
+    return Stacked(
+        ids=ids,
+        positions=positions,
+        ends=ends,
+        rows=torch.tensor(rows),
+        columns=torch.tensor(columns),
+        spots=torch.tensor(spots),
+        targets=torch.tensor(targets),
+        is_plain=all(group.branches.is_line for group in groups),
+    )
 
 
-def tree_mask(branches: Tensor, start: int, dtype: torch.dtype) -> Tensor:
+def tree_mask(ends: Tensor, starts: Sequence[int], dtype: torch.dtype) -> Tensor:
     """(B, 1, T, P + T) numbers to add to attention scores: who is seen gets 0, who is not the least number there is.
 
-    All see the prefix; the context sees what precedes it; a branch sees the context and what precedes it in the branch.
+    An id sees what precedes it and has not ended, which is its own branch and the context, and of the prefix, padded to
+    the longest, as many columns as its row starts behind.
     """
-    size = branches.shape[1]
-    causal = torch.ones(size, size, dtype=torch.bool, device=branches.device).tril()
-    related = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
-    hidden = ~torch.nn.functional.pad(related & causal, (start, 0), value=True)
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=branches.device).masked_fill_(hidden, torch.finfo(dtype).min)
+    size = ends.shape[1]
+    place = torch.arange(size, device=ends.device)
+    seen = (place[None, :, None] < ends[:, None, :]) & (place[:, None] >= place[None, :])
+    lengths = torch.tensor(starts, device=ends.device)
+    before = (torch.arange(max(starts), device=ends.device) < lengths[:, None])[:, None].expand(-1, size, -1)
+    hidden = ~torch.cat([before, seen], dim=2)
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=ends.device).masked_fill_(hidden, torch.finfo(dtype).min)
     return mask[:, None]

@@ -1,4 +1,6 @@
-"""Causal attention for training in bf16 on a CPU: two batched products and a softmax.
+"""Causal attention for training: one document at a time, and in bf16 on a CPU by two batched products and a softmax.
+
+Documents that lie end to end in one long row are taken apart for it, so that none pays for pairs with the others.
 
 The CPU kernel of torch gains almost nothing from bf16 hardware: with 256 positions it takes a third of a training step
 for a twentieth of its arithmetic. Plain products take 0.4 of its time there; from 1,024 positions on they are slower.
@@ -16,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from llmkit.losses import body_of, model_inputs, unwrap
+
 NAME = "llmkit_products"
 MAX_POSITIONS = 512
 
@@ -30,15 +34,46 @@ def use_products(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
+def keeps_documents_apart(model: Any) -> bool:
+    """Whether documents that lie end to end in one row get, with this attention, what each gets by itself.
+
+    Some architectures carry a state along the row, count positions in their own way, or add to attention what is not
+    known here. Rather than know them all, a model is asked once, on seven tokens.
+    """
+    inner = unwrap(model)
+    if not hasattr(inner, inner.base_model_prefix):
+        return False
+    ids = torch.arange(1, 8, device=inner.device)[None] % inner.get_input_embeddings().weight.shape[0]
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=ids.device)
+    before, was_training = inner.config._attn_implementation, inner.training
+    inner.eval()
+    try:
+        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
+            alone = [body_of(model)(input_ids=part, use_cache=False)[0] for part in ids.split([3, 4], dim=1)]
+            use_products(model)
+            flat = body_of(model)(**model_inputs(model, {"input_ids": ids, "position_ids": positions}))[0]
+    except (ValueError, TypeError):
+        return False
+    finally:
+        model.set_attn_implementation(before)
+        inner.train(was_training)
+    return torch.allclose(flat, torch.cat(alone, dim=1), atol=1e-4, rtol=1e-4)
+
+
 def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """The interface of transformers: (B, H, T, K) queries, keys, values -> (B, T, H, K)."""
+    """The interface of transformers: (B, H, T, K) queries, keys, values -> (B, T, H, K).
+
+    `document_lengths` among the options tells how long the documents of a single row are, one after the other.
+    """
+    lengths = options.pop("document_lengths", None)
+    if lengths is not None and not options.get("sliding_window"):
+        return attend_documents(module, (query, key, value), lengths, options)
     fits = (
-        multiplies_in_bf16(query)
+        can_multiply(query, options)
         and (attention_mask is None or sees_itself(attention_mask))
         and 1 < query.shape[2] == key.shape[2] <= MAX_POSITIONS
-        and not options.get("dropout")
         and torch.is_grad_enabled()
     )
     if not fits:
@@ -50,6 +85,31 @@ def attention(
     query, key, value = (x.to(torch.bfloat16) for x in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
     products = CausalProducts.apply(query, key, value, scale, attention_mask)  # type: ignore[no-untyped-call]
     return products.transpose(1, 2).contiguous(), None
+
+
+def attend_documents(
+    module: nn.Module, states: tuple[Tensor, Tensor, Tensor], lengths: list[int], options: dict[str, Any]
+) -> tuple[Tensor, None]:
+    """Each document of a row by itself: by products where those fit, else by torch's own attention.
+
+    It is measured as it is trained, also without gradients: the reference that preferences are held against must not
+    differ by another rounding.
+    """
+    query, key, value = states
+    if can_multiply(query, options) and max(lengths) <= MAX_POSITIONS:
+        scale = options.get("scaling") or query.shape[-1] ** -0.5
+        query, key, value = (x.to(torch.bfloat16) for x in states)
+        products = DocumentProducts.apply(query, key, value, scale, lengths)  # type: ignore[no-untyped-call]
+        return products.transpose(1, 2).contiguous(), None
+    own = {name: value for name, value in options.items() if name != "position_ids"}
+    parts = zip(*(torch.split(x, lengths, dim=2) for x in states), strict=True)
+    return torch.cat([sdpa_attention_forward(module, *part, None, **own)[0] for part in parts], dim=1), None
+
+
+def can_multiply(query: Tensor, options: dict[str, Any]) -> bool:
+    """Whether plain products do what is asked for, and are the faster way: in bf16 on a CPU."""
+    is_plain = not options.get("dropout") and options.get("softcap") is None
+    return query.device.type == "cpu" and multiplies_in_bf16(query) and is_plain
 
 
 def sees_itself(mask: Tensor) -> bool:
@@ -90,3 +150,57 @@ class CausalProducts(torch.autograd.Function):
         grad_shares = grad @ value.transpose(-1, -2)
         grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype).mul_(ctx.scale)
         return grad_scores @ key, grad_scores.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ grad, None, None
+
+
+class DocumentProducts(torch.autograd.Function):
+    """The same for documents that lie end to end; the probabilities are made again in the backward pass.
+
+    To keep them would take a fifth of a tuning's memory, in blocks of as many sizes as there are documents; to make
+    them again takes one product of eight. Heads that share keys and values are stacked, so that these are not repeated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, lengths: list[int]) -> Tensor:
+        """(1, H, T, K) queries, (1, G, T, K) keys and values, H a multiple of G -> (1, H, T, K)."""
+        ctx.save_for_backward(query, key, value)
+        ctx.scale, ctx.lengths = scale, lengths
+        out = torch.empty_like(query)
+        for q, k, v, o in zip(*(documents(x, lengths) for x in (query, key, value, out)), strict=True):
+            o.copy_((shares_of(stacked(q, k), k, scale) @ v).view(q.shape))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of queries, keys and values."""
+        tensors = (*ctx.saved_tensors, grads[0])
+        results = [torch.empty_like(x) for x in ctx.saved_tensors]
+        for q, k, v, grad, grad_q, grad_k, grad_v in zip(
+            *(documents(x, ctx.lengths) for x in (*tensors, *results)), strict=True
+        ):
+            queries, pull = stacked(q, k), stacked(grad, k)
+            shares = shares_of(queries, k, ctx.scale)
+            grad_v.copy_(shares.transpose(-1, -2) @ pull)
+            grad_shares = pull @ v.transpose(-1, -2)
+            grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype).mul_(ctx.scale)
+            grad_q.copy_((grad_scores @ k).view(q.shape))
+            grad_k.copy_(grad_scores.transpose(-1, -2) @ queries)
+        return (*results, None, None)
+
+
+def documents(states: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
+    """The documents of (1, H, T, K), each (H, L, K)."""
+    return torch.split(states[0], lengths, dim=1)
+
+
+def stacked(query: Tensor, key: Tensor) -> Tensor:
+    """Queries (H, L, K) of the heads that share a key, one below the other: (G, H / G * L, K)."""
+    return query.reshape(key.shape[0], -1, query.shape[-1])
+
+
+def shares_of(queries: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Causal probabilities (G, N * L, L) of stacked queries (G, N * L, K) over keys (G, L, K)."""
+    length = key.shape[1]
+    hidden = torch.full((length, length), float("-inf"), dtype=queries.dtype, device=queries.device).triu_(1)
+    scores = (queries @ key.transpose(-1, -2)).mul_(scale)
+    scores.view(key.shape[0], -1, length, length).add_(hidden)
+    return torch.softmax(scores, dim=-1)

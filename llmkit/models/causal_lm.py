@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,13 @@ def check_length(config: Any, seq_len: int) -> Any:
     return config
 
 
-def load_causal_lm(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_causal_lm(
+    source: str | Path, *, dtype: torch.dtype = torch.float32, options: Mapping[str, Any] | None = None
+) -> Any:
     """A model folder, an adapter folder (with its base) or a hub name, as a model in eval mode on the CPU.
 
     No weight is ever invented: a missing, unexpected or misshapen tensor is an error that names it. No code is run.
+    `options` go to transformers: how a model is quantised.
 
     Raises:
         ModelError: There is no such model, or it is not whole.
@@ -165,7 +168,7 @@ def load_causal_lm(source: str | Path, *, dtype: torch.dtype = torch.float32) ->
     if not Path(source).exists():
         check_hub_name(source)
     elif (Path(source) / ADAPTER_CONFIG).is_file():
-        return load_adapter(Path(source), dtype=dtype)
+        return load_adapter(Path(source), dtype=dtype, options=options)
     else:
         check_config(Path(source) / "config.json")
     try:
@@ -177,6 +180,7 @@ def load_causal_lm(source: str | Path, *, dtype: torch.dtype = torch.float32) ->
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # not ignored: told by name, below
+                **(options or {}),
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -234,13 +238,8 @@ def check_complete(info: dict[str, Any], source: str) -> None:
             )
 
 
-def load_adapter(folder: Path, *, dtype: torch.dtype) -> Any:
+def load_adapter(folder: Path, *, dtype: torch.dtype, options: Mapping[str, Any] | None = None) -> Any:
     """A PEFT adapter on the base model that its configuration names."""
-    # peft takes seconds to import, and only adapters need it.
-    from peft import LoraConfig, PeftModelForCausalLM  # noqa: PLC0415
-
-    from llmkit.models.lora import load_adapter_weights, quiet_peft  # noqa: PLC0415
-
     base = read_adapter_config(folder).get("base_model_name_or_path")
     if not base:
         raise ModelError(
@@ -250,13 +249,23 @@ def load_adapter(folder: Path, *, dtype: torch.dtype) -> Any:
         )
     resolved = base if Path(base).is_absolute() or not (folder / base).exists() else str(folder / base)
     try:
-        model = load_causal_lm(resolved, dtype=dtype)
+        model = load_causal_lm(resolved, dtype=dtype, options=options)
     except ModelError as error:
         raise ModelError(
             f"the base model of this adapter cannot be loaded ({error.message})",
             where=f"{folder}: {base}",
             fix="put the base model back, or change base_model_name_or_path in adapter_config.json",
         ) from error
+    return put_adapter(model, folder)
+
+
+def put_adapter(model: Any, folder: Path) -> Any:
+    """`model` with the adapter of a folder, in eval mode."""
+    # peft takes seconds to import, and only adapters need it.
+    from peft import LoraConfig, PeftModelForCausalLM  # noqa: PLC0415
+
+    from llmkit.models.lora import load_adapter_weights, quiet_peft  # noqa: PLC0415
+
     fit_embeddings(model, folder)
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
@@ -276,6 +285,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"not JSON: {error}", where=str(path), fix="copy the adapter again") from error
     if config.get("peft_type") != "LORA" or config.get("megatron_config") or config.get("auto_mapping"):
         raise ModelError("this is no plain LoRA adapter", where=str(path), fix="use a LoRA adapter")
+    if config.get("task_type") == "SEQ_CLS":
+        raise ModelError("this adapter names classes, it writes no text", where=str(path), fix="use it as a classifier")
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError("there is no adapter_model.safetensors", where=str(folder), fix="copy the adapter again")
     return config

@@ -47,6 +47,7 @@ def choose_engine(
     total_flops: float,
     has_documents: bool = False,
     is_ragged: bool = False,
+    is_flat: bool = False,
     is_sharded: bool = False,
 ) -> Engine:
     """What the recipe asks for, `auto` filled in.
@@ -58,6 +59,7 @@ def choose_engine(
         total_flops: Of the whole run.
         has_documents: Rows hold documents that are kept apart.
         is_ragged: Rows differ in length: each length would be compiled anew.
+        is_flat: Rows are laid end to end, as documents that are kept apart.
         is_sharded: FSDP spreads the weights.
     """
     is_fast_cpu = device.type == "cpu" and dtype == torch.bfloat16
@@ -71,6 +73,9 @@ def choose_engine(
         compiles = False
     if config.attention != "auto":
         return Engine(config.attention, compiles)
+    if is_flat and not compiles:
+        has_flash = device.type == "cuda" and find_spec("flash_attn") is not None
+        return Engine("flash_attention_2" if has_flash else "products", compiles)
     if is_fast_cpu:
         # Inside a compiled body plain products are fused with the softmax; torch's own CPU kernel cannot be.
         # Of rows of many lengths, the long ones go to torch's own attention by themselves.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from llmkit.losses import CHUNK_LOGITS, head_of, unwrap
+from llmkit.losses import CHUNK_LOGITS, FROZEN_CHUNK_LOGITS, head_of, unwrap
 from llmkit.models.compile import Engine
 
 KEPT = {torch.float32: 1.2, torch.bfloat16: 1.45}
@@ -82,14 +82,14 @@ def activation_bytes(
     """Memory of a forward and backward pass over `rows` rows beside weights and gradients, to about a third.
 
     Args:
-        model: What is trained.
+        model: What is trained; one without an output head makes no logits.
         rows: In one micro-batch.
         seq_len: Positions of each.
         dtype: Of the matrix products; weights and what runs between layers are in fp32.
         engine: How attention is computed, and whether the model is compiled.
         is_checkpointed: With gradient checkpointing only the input of each layer is kept, and one layer at a time.
     """
-    config, head = text_config(model), head_of(model).weight
+    config, head = text_config(model), getattr(head_of(model), "weight", torch.empty(0, 0))
     tokens, layers, size = rows * seq_len, config.num_hidden_layers, dtype.itemsize
     width = sum(matrix.width for matrix in matrices(model)) - sum(head.shape)
     # Two norms a layer keep their input and their result in fp32, the former for the rest of the layer too.
@@ -100,6 +100,7 @@ def activation_bytes(
     inside *= KEPT_COMPILED if engine.is_compiled else 1.0
     if is_checkpointed:
         inside = inside / layers + 4.0 * config.hidden_size * layers
-    logits = min(tokens * head.shape[0], max(CHUNK_LOGITS, 64 * head.shape[0])) * BYTES_PER_LOGIT[dtype]
+    chunk = CHUNK_LOGITS if head.requires_grad else FROZEN_CHUNK_LOGITS
+    logits = min(tokens * head.shape[0], max(chunk, 64 * head.shape[0])) * BYTES_PER_LOGIT[dtype]
     copies = size * sum(matrix.numel for matrix in matrices(model)) if dtype == torch.bfloat16 else 0
-    return float(tokens * inside + logits + 4.0 * head.numel() + copies)
+    return float(tokens * inside + logits + 4.0 * head.requires_grad * head.numel() + copies)

@@ -6,19 +6,24 @@ Hu et al. 2021, arXiv:2106.09685.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from llmkit.errors import ModelError
+from llmkit.losses import has_plain_head
 from llmkit.recipe.load import did_you_mean
 from llmkit.recipe.schema import LoraSection
 
@@ -26,7 +31,13 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def attach_lora(
-    model: PreTrainedModel, section: LoraSection, *, base: str | Path, seed: int, token_ids: Sequence[int] = ()
+    model: PreTrainedModel,
+    section: LoraSection,
+    *,
+    base: str | Path,
+    seed: int,
+    token_ids: Sequence[int] = (),
+    trained_modules: Sequence[str] = (),
 ) -> PeftModel:
     """The model with adapters on its linear layers; nothing else is trained, and its outputs are those of the model.
 
@@ -37,16 +48,20 @@ def attach_lora(
         seed: Of the adapters' first matrices (the second ones are zero).
         token_ids: Tokens whose rows of the embeddings and of the output head are trained and saved too: control tokens
             that the model does not know.
+        trained_modules: Names of layers that are trained and saved whole: the head of a classifier.
 
     Raises:
         ModelError: A layer that is asked for is none.
     """
     check_targets(model, section.targets)
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if trained_modules else "CAUSAL_LM",
         r=section.rank,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
+        use_rslora=section.rslora,
+        use_dora=section.dora,
+        modules_to_save=list(trained_modules) or None,
         target_modules=section.targets,
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
         trainable_token_indices={name: list(token_ids) for name in embedding_names(model)} if token_ids else None,
@@ -57,7 +72,92 @@ def attach_lora(
             adapted = get_peft_model(model, config)
     path = Path(base)
     adapted.peft_config["default"].base_model_name_or_path = str(path.resolve() if path.exists() else base)
+    scale_second_matrices(adapted, section.b_lr_ratio)
     return adapted
+
+
+def scale_second_matrices(model: PeftModel, ratio: float) -> None:
+    """Note at the adapters' second matrices by how much faster they learn (LoRA+); the optimizer looks there."""
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name and parameter.requires_grad:
+            parameter.lr_scale = ratio
+
+
+def continue_adapter(model: PeftModel, section: LoraSection) -> PeftModel:
+    """A model that was loaded with its adapter, ready to train that adapter on."""
+    model.peft_config["default"].inference_mode = False
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "trainable_tokens" in name:
+            parameter.requires_grad_(True)
+    scale_second_matrices(model, section.b_lr_ratio)
+    return model
+
+
+def hold_in_bf16(model: PeftModel) -> int:
+    """Round the frozen matrices that adapters stand beside to bf16, in place; how many numbers that is.
+
+    Autocast would do so in every forward pass anyway, and keep the copy for the backward pass. Nothing else is rounded,
+    and the model on disk stays what it is. DoRA measures the columns of these matrices, and so needs them whole.
+    """
+    has_plain_head(model)  # asked now: in fp32 it could not be any more
+    count = 0
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and not module.lora_magnitude_vector:
+            weight = module.get_base_layer().weight
+            if weight.dtype == torch.float32 and not weight.requires_grad:
+                weight.data = weight.data.to(torch.bfloat16)
+                count += weight.numel()
+    return count
+
+
+class SharedCast:
+    """Rounds what goes into adapted layers to autocast's format once, where several layers are given the same.
+
+    Autocast itself rounds it for each layer, and keeps each copy for the backward pass: query, key and value alone hold
+    three. PEFT even widens it first, to what the adapter's own matrices are stored in.
+    """
+
+    def __init__(self) -> None:
+        self.last: Callable[[], Tensor | None] = lambda: None
+        self.cast: Callable[[], Tensor | None] = lambda: None
+
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """A forward pre-hook."""
+        wide = arguments[0]
+        kind = wide.device.type
+        if not torch.is_autocast_enabled(kind) or wide.dtype != torch.float32:
+            return None
+        cast = self.cast() if self.last() is wide else None
+        if cast is None:
+            cast = wide.to(torch.get_autocast_dtype(kind))
+            # Held weakly: the graph keeps them for as long as they are needed.
+            self.last, self.cast = weakref.ref(wide), weakref.ref(cast)
+        return (cast, *arguments[1:])
+
+
+def share_casts(model: PeftModel) -> None:
+    """Let layers with an adapter share what autocast makes of their inputs. Outputs stay as they are, to rounding."""
+    cast = SharedCast()
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and not module.lora_magnitude_vector:
+            module.cast_input_dtype_enabled = False
+            module.register_forward_pre_hook(cast)
+
+
+@contextmanager
+def adapter_off(model: PeftModel) -> Iterator[None]:
+    """Within the block the model is what it was before it had an adapter.
+
+    PEFT's own switch also freezes the adapter and thaws it again, which a wrapper around the model may not like.
+    """
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
 
 
 @contextmanager

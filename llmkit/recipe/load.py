@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -236,10 +237,16 @@ def check_keys(
             check_keys(inner, value, origins, path)
 
 
+UNION_MEMBER = re.compile(r"str|int|float|bool|none|(constrained|literal|list|dict|function)[-\[].*")
+"""How pydantic names the types of a field that may be of several."""
+
+
 def explain(error: ValidationError, origins: Mapping[KeyPath, str]) -> RecipeError:
     """The first thing that pydantic found, in our words: the place, the key, what it must be, what it is."""
     first = error.errors()[0]
     path = tuple(str(part) for part in first["loc"])
+    if UNION_MEMBER.fullmatch(path[-1]):  # which of the types that a field may have was meant: no key of the recipe
+        path = path[:-1]
     where = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
     message = first["msg"][0].lower() + first["msg"][1:]
     return RecipeError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmkit.recipe.baseline import BaselineData, BaselineModel, BaselineRecipe
-from llmkit.recipe.finetune import FinetuneData, FinetuneModel, FinetuneRecipe, LoraSection
+from llmkit.recipe.finetune import FinetuneData, FinetuneModel, FinetuneRecipe, LoraSection, PreferenceSection
 from llmkit.recipe.pretrain import ModelSection, PretrainData, PretrainRecipe
 from llmkit.recipe.section import Section, TrainSection
 
@@ -17,6 +17,7 @@ __all__ = [
     "FinetuneRecipe",
     "LoraSection",
     "ModelSection",
+    "PreferenceSection",
     "PretrainData",
     "PretrainRecipe",
     "Recipe",

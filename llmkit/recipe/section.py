@@ -28,6 +28,9 @@ class TrainSection(Section):
     micro_batch_size: PositiveInt | Literal["auto"] | None = None
     """Rows per forward on one device; less memory when smaller, the same result. None: batch_size over the devices.
     auto: as many as fit into memory."""
+    batch_tokens: PositiveInt | Literal["auto"] | None = None
+    """Positions per forward on one device, for rows of different lengths: rows of a step go together as long as they
+    hold no more. With micro_batch_size too, both bounds hold. auto: what suits the device. None: rows alone count."""
     seq_len: PositiveInt = 256
     """Positions per row. Attention costs grow with it; longer texts are seen whole."""
     optimizer: Literal["adamw", "muon", "adafactor", "adamw8bit"] = "adamw"
@@ -57,7 +60,7 @@ class TrainSection(Section):
     max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are scaled down to this norm; 0 leaves them as they are (the norm is logged either way)."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of each target's probability that is spread evenly over the vocabulary (language models)."""
+    """Share of each target's probability that is spread evenly over the vocabulary, or over the classes."""
     z_loss: NonNegativeFloat = 0.0
     """Weight of the squared logarithm of the softmax's denominator: 1e-4 keeps the logits of large models small."""
     ema_decay: Memory = 0.0
@@ -89,6 +92,9 @@ class TrainSection(Section):
     """So many checkpoints with the lowest validation loss stay, besides."""
     validate_every: NonNegativeInt = 250
     """Steps between validations; 0 validates only at the end."""
+    patience: NonNegativeInt = 0
+    """Stop after so many validations in a row that were no better than the best, and keep the weights of the best as
+    the result; 0: train to the end, and keep the last."""
     sample_every: NonNegativeInt = 0
     """Steps between sample texts (pretrain and finetune); 0 takes none."""
     log_every: PositiveInt = 1

@@ -15,9 +15,10 @@ from markupsafe import Markup
 
 from llmkit import __version__
 from llmkit.console import format_seconds
+from llmkit.reporting.baselines import BaselineView, view_baseline
 from llmkit.reporting.collect import Answers, Collection, RunRecord
 from llmkit.reporting.figures import Figure, figures_of, format_beside, format_value, model_name, words
-from llmkit.reporting.plots import Point, Series, bar_chart, line_chart, smooth
+from llmkit.reporting.plots import Chart, Point, Series, bar_chart, line_chart, smooth
 
 SMALL = (310, 170)
 """Size of the charts of which three stand in a row."""
@@ -30,15 +31,6 @@ MOST_CLASSES = 12
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A picture with its caption."""
-
-    title: str
-    svg: Markup
-    is_small: bool = False
-
-
-@dataclass(frozen=True)
 class RunView:
     """What the page shows of a run."""
 
@@ -47,6 +39,7 @@ class RunView:
     charts: list[Chart]
     samples: list[tuple[str, list[dict[str, Any]]]]
     recipe: str
+    baseline: BaselineView | None
 
 
 def render_page(collection: Collection, *, title: str, made: str) -> str:
@@ -137,7 +130,8 @@ def side_by_side(group: Sequence[Answers]) -> dict[str, Any]:
 
 def view_run(run: RunRecord) -> RunView:
     """A run as the page shows it."""
-    return RunView(run, facts_of(run), charts_of(run), samples_of(run), yaml.safe_dump(run.recipe, sort_keys=False))
+    recipe = yaml.safe_dump(run.recipe, sort_keys=False)
+    return RunView(run, facts_of(run), charts_of(run), samples_of(run), recipe, view_baseline(run))
 
 
 def facts_of(run: RunRecord) -> list[tuple[str, str]]:
@@ -149,6 +143,8 @@ def facts_of(run: RunRecord) -> list[tuple[str, str]]:
     if run.summary:
         facts.append(("time", format_seconds(run.summary.get("seconds", 0.0))))
         facts.append(("speed", f"{run.summary.get('tokens_per_second', 0.0):,.0f} per second"))
+    if run.summary.get("best_step") is not None:
+        facts.append(("weights of step", f"{run.summary['best_step']:,}"))
     last = run.validations[-1] if run.validations else {}
     facts += [
         (f"validation {words(k)}", format_value(v)) for k, v in last.items() if k != "step" and isinstance(v, float)

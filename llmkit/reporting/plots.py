@@ -9,6 +9,8 @@ from html import escape
 from itertools import pairwise
 from typing import Literal
 
+from markupsafe import Markup
+
 Point = tuple[float, float]
 
 MOST_POINTS = 400
@@ -20,13 +22,26 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 12, 18, 34
 
 @dataclass(frozen=True)
 class Series:
-    """Points under one name. `line` is drawn as it is, `faint` thin behind the others, `dots` with a mark per point."""
+    """Points under one name.
+
+    `line` is drawn as it is, `faint` thin behind the others, `dots` with a mark per point, `points` by its marks alone.
+    """
 
     name: str
     points: Sequence[Point]
-    style: Literal["line", "faint", "dots"] = "line"
+    style: Literal["line", "faint", "dots", "points"] = "line"
     color: int = 1
     """Which of the page's colours, from 1."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture with its caption, and the names of its colours where the page's key does not tell them."""
+
+    title: str
+    svg: Markup
+    is_small: bool = False
+    key: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,10 @@ class Frame:
 
 def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, size: tuple[int, int] = (480, 250)) -> str:
     """Lines over a common x axis, with ticks at round numbers; an empty text when there is nothing to draw."""
-    drawn = [Series(s.name, finite(thin(s.points)), s.style, s.color) for s in series]
+    # Means of points beside each other are fine for a curve; single marks stay where they are.
+    drawn = [
+        Series(s.name, finite(s.points if s.style == "points" else thin(s.points)), s.style, s.color) for s in series
+    ]
     drawn = [s for s in drawn if s.points]
     if not drawn:
         return ""
@@ -89,8 +107,8 @@ def draw_series(series: Series, frame: Frame) -> str:
     """A line, and its marks if it has them."""
     places = [frame.place(point) for point in series.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    text = f'<polyline class="{series.style} c{series.color}" points="{path}"/>'
-    if series.style == "dots":
+    text = "" if series.style == "points" else f'<polyline class="{series.style} c{series.color}" points="{path}"/>'
+    if series.style in ("dots", "points"):
         for (x, y), (px, py) in zip(series.points, places, strict=True):
             told = escape(f"{series.name} at {short(x)}: {y:.4g}")
             mark = f'class="c{series.color}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"'

@@ -60,7 +60,7 @@ def save_checkpoint(
     """
     moments = optimizer_tensors(model, optimizer)
     weights = whole_weights(model)
-    path = folder / f"step-{step:08d}"
+    path = step_folder(folder, step)
 
     def write() -> None:
         remove_litter(folder)
@@ -81,6 +81,11 @@ def save_checkpoint(
     # Gathered once, above: what the main process tries again needs none of the others.
     on_main_process(accelerator, lambda: retrying(write, path))
     return path
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -36,9 +36,10 @@ class Losses:
         if len(self.values) < NUM_LOSSES:
             return None
         middle = median(self.values)
+        if not loss > middle + LEAST_SPIKE * abs(middle):
+            return None  # as nearly always, and a second median costs as much as the first
         deviation = median(abs(value - middle) for value in self.values)
-        least = max(HEIGHT_OF_SPIKE * deviation, LEAST_SPIKE * abs(middle))
-        return middle if loss > middle + least else None
+        return middle if loss > middle + HEIGHT_OF_SPIKE * deviation else None
 
     def describe(self) -> str:
         """The last of them, in words."""

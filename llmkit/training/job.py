@@ -24,8 +24,11 @@ TIMEOUT_SECONDS = 900.0
 """How long processes wait for each other in one message before the job ends. LLMKIT_TIMEOUT_SECONDS says otherwise."""
 
 
-def start_job(config: TrainSection) -> Accelerator:
+def start_job(config: TrainSection, *, is_ragged: bool = False) -> Accelerator:
     """The Accelerator of this process: its device, its rank, its arithmetic.
+
+    With rows of many lengths (`is_ragged`), blocks are of as many sizes: to keep freed ones takes memory and wins no
+    time.
 
     Raises:
         RunError: The launcher was asked for more processes than it started.
@@ -33,7 +36,8 @@ def start_job(config: TrainSection) -> Accelerator:
     """
     check_processes()
     check_trackers(config)
-    keep_freed_memory()
+    if not is_ragged:
+        keep_freed_memory()
     # Matrix products in TF32 are three times faster on GPUs and leave training as it is.
     torch.set_float32_matmul_precision("high")
     device = pick_device()

@@ -22,16 +22,20 @@ from llmkit.training.compiling import with_whole_cache
 from llmkit.training.disk import check_space, optimizer_bytes, weight_bytes
 from llmkit.training.feed import Feed
 from llmkit.training.health import Losses
+from llmkit.training.insides import Insides
 from llmkit.training.job import on_main_process
 from llmkit.training.length import Length
 from llmkit.training.memory import fit_memory
 from llmkit.training.optim import make_optimizer
+from llmkit.training.patience import check_patience
 from llmkit.training.restore import Start, find_start, go_on
 from llmkit.training.run import Run
-from llmkit.training.session import Session, Totals, TrainSummary, Validate, describe_metrics
+from llmkit.training.session import Session, Validate, describe_metrics, describe_speed
 from llmkit.training.signals import StopRequest
 from llmkit.training.step import Loop, StepRows, SummedLoss, plan_steps
+from llmkit.training.summary import Totals, TrainSummary
 from llmkit.training.trackers import trackers
+from llmkit.training.weights import copy_buffers, put_back
 
 
 def train(
@@ -49,6 +53,7 @@ def train(
     flops_per_token: float | None = None,
     matrix_rate: float | None = None,
     deadline_seconds: float | None = None,
+    looks_inside: bool = False,
 ) -> TrainSummary:
     """Train `model` on `rows` and leave the result in `run.folder / "model"`.
 
@@ -67,6 +72,7 @@ def train(
         matrix_rate: FLOP/s of matrix products on the device of each process, for the same.
         deadline_seconds: The run is to end after so long, whatever its steps; counted over all processes that worked at
             it one after the other, each from its own start. Needs a schedule that does not fall from the beginning.
+        looks_inside: Log gradients by layer, and dead and saturated units, some fifty times: for small networks.
 
     Raises:
         RunError: The loss or a gradient is not finite and no update was made with it; memory or disk do not suffice; a
@@ -80,6 +86,7 @@ def train(
     wrapped, optimizer = accelerator.prepare(SummedLoss(model, loss_sum), make_optimizer(model, config))
     if start.path is not None:
         checkpoints.restore_from(start.path, model=wrapped, optimizer=optimizer)
+    check_patience(config, wrapped, is_validated=validate is not None)
     loop = Loop(wrapped, optimizer, rows, config, accelerator, num_steps)
     on_main_process(accelerator, lambda: check_space(run.folder, wrapped, config, num_steps=num_steps))
     session = Session(
@@ -89,11 +96,13 @@ def train(
         make_clock(run, start, deadline_seconds),
         length,
         save_model,
+        load_model,
         validate,
         sample,
         restore_average(wrapped, config, start),
         flops_per_token,
         matrix_rate,
+        Insides(model, optimizer, config, num_steps=num_steps) if looks_inside else None,
         *restore_totals(start),
     )
     session.clock.expect_save(weight_bytes(wrapped, config) + optimizer_bytes(wrapped, config))
@@ -144,7 +153,9 @@ def first_rows(loop: Loop, start: Start, run: Run) -> StepRows:
     # A branch is another run, and free to choose anew.
     earlier = None if start.step == run.branch_step else start.values.get("forward_rows")
     exact = run.options.require_exact
+    kept = copy_buffers(loop.wrapped)
     with_whole_cache(lambda: fit_memory(loop, ready.batches, earlier_rows=earlier, is_exact=exact))
+    put_back(loop.wrapped, kept)  # what was only tried must not be seen in the result
     if loop.forward_rows == before:
         return ready
     return loop.split_again(start.step, ready)
@@ -210,7 +221,7 @@ def conclude(summary: TrainSummary, run: Run, *, as_json: bool, extra: Mapping[s
             where=str(run.folder),
             fix="run the same command again to continue",
         )
-    speed = f"{summary.seconds:.0f} s, {summary.tokens_per_second:,.0f} per second"
+    speed = f"{summary.seconds:.0f} s, {describe_speed(summary.tokens_per_second)} per second"
     say(f"{run.folder}: {summary.step:,} steps, loss {summary.loss:.4f}, {speed}")
     if summary.validation:
         say(f"validation: {describe_metrics(summary.validation)}")

@@ -10,8 +10,10 @@ import ctypes
 import math
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -54,7 +56,7 @@ def fit_memory(loop: Loop, ready: list[Batch], *, earlier_rows: int | None = Non
     """
     is_auto = loop.config.micro_batch_size == "auto"
     share = math.ceil(loop.config.batch_size / loop.accelerator.num_processes)
-    sizes = halves(min(earlier_rows or share, share)) if is_auto else [loop.forward_rows]
+    sizes = halves(min(earlier_rows or share, share)) if is_auto else [most_rows(loop)]
     fitting = Fitting(loop, longest_rows(loop, ready, sizes[0]))
     # A CPU that runs out of memory ends the process: what cannot fit must not even be tried.
     if fitting.is_cpu and not fitting.is_spread and sizes[0] > 2:
@@ -81,18 +83,32 @@ def halves(number: int) -> list[int]:
     return [number] if number == 1 else [number, *halves(math.ceil(number / 2))]
 
 
-def longest_rows(loop: Loop, ready: list[Batch], count: int) -> Batch:
-    """The longest `count` rows, the longest first; where all have one length, rows of the first step."""
-    lengths = loop.rows.lengths
-    if lengths is not None:
-        return loop.rows.batch(sorted(range(len(lengths)), key=lambda index: -lengths[index])[:count])
-    return {name: torch.cat([batch[name] for batch in ready])[:count] for name in ready[0]}
+def most_rows(loop: Loop) -> int:
+    """How many of the longest rows go through the model at once."""
+    lengths, tokens = loop.rows.lengths, loop.forward_tokens
+    if lengths is None or tokens is None:
+        return loop.forward_rows
+    held = list(accumulate(sorted(lengths, reverse=True)[: loop.forward_rows]))
+    return max(1, bisect_right(held, tokens))
+
+
+def longest_rows(loop: Loop, ready: list[Batch], most: int) -> Callable[[int], Batch]:
+    """Gives so many of the longest rows, `most` at most; where all have one length, rows of the first step."""
+    lengths, rows = loop.rows.lengths, loop.rows
+    if lengths is None:
+        whole = {name: torch.cat([batch[name] for batch in ready])[:most] for name in ready[0]}
+    else:
+        order = sorted(range(len(lengths)), key=lambda index: -lengths[index])[:most]
+        if getattr(rows, "is_flat", False):
+            return lambda count: rows.batch(order[:count])
+        whole = rows.batch(order)
+    return lambda count: {name: tensor[:count] for name, tensor in whole.items()}
 
 
 class Fitting:
     """Sends the longest rows through the model, and measures what memory that takes."""
 
-    def __init__(self, loop: Loop, rows: Batch) -> None:
+    def __init__(self, loop: Loop, rows: Callable[[int], Batch]) -> None:
         self.loop = loop
         self.rows = rows
         self.device = loop.accelerator.device
@@ -116,7 +132,7 @@ class Fitting:
         job = self.loop.accelerator
         # DDP would exchange gradients, and this is each process's own affair. FSDP cannot do without the others.
         module: nn.Module = self.loop.wrapped if self.is_spread else job.unwrap_model(self.loop.wrapped)
-        batch = to_device({name: tensor[:count] for name, tensor in self.rows.items()}, self.device)
+        batch = to_device(self.rows(count), self.device)
         drop_freed_memory()
         stance: Any = nullcontext() if is_compiled else torch.compiler.set_stance("force_eager")
         try:
@@ -180,7 +196,9 @@ def too_much(fitting: Fitting, count: int) -> RunError:
         fix = "take a smaller model, train.optimizer=adafactor, or method=lora when tuning"
     elif count > 1 and sizes:
         what = f"{count} rows at once, forward and backward, take about {needed} with the optimizer's state"
-        fix = f"set train.micro_batch_size={sizes[0]} (the result stays the same), or train.gradient_checkpointing=true"
+        tokens = fitting.loop.forward_tokens
+        less = f"micro_batch_size={sizes[0]}" if tokens is None else f"batch_tokens={tokens * sizes[0] // count}"
+        fix = f"set train.{less} (the result stays the same), or train.gradient_checkpointing=true"
     else:
         what = (
             f"even one row does not fit: it takes {needed} or more" if fitting.one_row else "even one row does not fit"

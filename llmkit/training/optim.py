@@ -101,7 +101,15 @@ def parameter_groups(model: nn.Module, config: TrainSection) -> Groups:
     if config.optimizer == "adafactor":
         for group in groups:
             group.update(lr_scale=ADAFACTOR_SCALE, weight_decay=group["weight_decay"] / ADAFACTOR_SCALE)
-    return [group for group in groups if group["params"]]
+    return [part for group in groups for part in split_by_scale(group)]
+
+
+def split_by_scale(group: dict[str, Any]) -> Groups:
+    """A group for each pace at which its parameters learn: an `lr_scale` of their own goes on top of the group's."""
+    paces: dict[float, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        paces.setdefault(getattr(parameter, "lr_scale", 1.0), []).append(parameter)
+    return [{**group, "params": params, "lr_scale": group["lr_scale"] * pace} for pace, params in paces.items()]
 
 
 def output_heads(model: nn.Module) -> set[nn.Parameter]:

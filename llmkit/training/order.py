@@ -33,6 +33,10 @@ def rows_of_step(
     [[0, 3], [1, 2]]
     """
     first, end = step * batch_size, (step + 1) * batch_size
+    if num_rows and (last_row is None or end <= last_row) and first // num_rows == (end - 1) // num_rows:
+        # Within one epoch, as nearly always: small networks feel what arithmetic on arrays costs.
+        epoch, place = divmod(first, num_rows)
+        return epoch_order(num_rows, seed, epoch)[place : place + batch_size]
     positions = np.arange(first, end if last_row is None else min(end, last_row))
     if num_rows is None:
         return positions
@@ -52,6 +56,50 @@ def share_of_process(indices: Indices, lengths: Sequence[int] | None, *, rank: i
 def split_in_micro_batches(indices: Indices, micro_batch_size: int) -> list[Indices]:
     """Consecutive pieces of at most `micro_batch_size` rows."""
     return [indices[i : i + micro_batch_size] for i in range(0, len(indices), micro_batch_size)]
+
+
+def split_by_tokens(
+    indices: Indices, lengths: Sequence[int], *, tokens: int, rows: int, is_flat: bool = False
+) -> list[Indices]:
+    """Pieces whose rows hold at most `tokens` positions together; a longer row stands alone.
+
+    Args:
+        indices: Rows, the longest first.
+        lengths: Of all rows of the set.
+        tokens: Most positions of a piece, padding included.
+        rows: Most rows of a piece.
+        is_flat: Rows are laid end to end. Then no piece has padding, rows of any lengths go together, and the pieces
+            are made as equal as can be. Else rows of like length stand together, padded to the longest.
+
+    >>> split_by_tokens(np.arange(3), [5, 3, 2], tokens=6, rows=9, is_flat=True)
+    [array([0]), array([1, 2])]
+    """
+    if is_flat:
+        return deal_out(indices, lengths, tokens=tokens, rows=rows)
+    pieces: list[list[int]] = []
+    for index in indices.tolist():
+        last = pieces[-1] if pieces else []
+        if not last or len(last) == rows or (len(last) + 1) * lengths[last[0]] > tokens:
+            pieces.append([])
+        pieces[-1].append(index)
+    return [np.array(piece, dtype=np.int64) for piece in pieces]
+
+
+def deal_out(indices: Indices, lengths: Sequence[int], *, tokens: int, rows: int) -> list[Indices]:
+    """Each row, the longest first, to the piece that has the least yet; as few pieces as stay within the bounds."""
+    alone = [np.array([index]) for index in indices.tolist() if lengths[index] > tokens]
+    rest = [index for index in indices.tolist() if lengths[index] <= tokens]
+    total = sum(lengths[index] for index in rest)
+    for count in range(max(1, -(-total // tokens), -(-len(rest) // rows)), len(rest) + 1):
+        pieces: list[list[int]] = [[] for _ in range(count)]
+        sums = [0] * count
+        for index in rest:
+            least = min((c for c in range(count) if len(pieces[c]) < rows), key=sums.__getitem__)
+            pieces[least].append(index)
+            sums[least] += lengths[index]
+        if max(sums) <= tokens:
+            return alone + [np.array(piece) for piece in pieces]
+    return alone
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -25,51 +25,20 @@ from llmkit.training.disk import retrying
 from llmkit.training.feed import Feed
 from llmkit.training.folder import SUMMARY
 from llmkit.training.health import Losses, describe_rows
+from llmkit.training.insides import Insides
 from llmkit.training.job import on_main_process
 from llmkit.training.length import Length
 from llmkit.training.memory import memory_errors_explained
+from llmkit.training.patience import best_step, has_waited, loss_of
 from llmkit.training.run import Run
 from llmkit.training.signals import StopRequest
 from llmkit.training.step import Loop, Signs, StepResult, StepRows
+from llmkit.training.summary import Totals, TrainSummary
 from llmkit.training.trackers import track
+from llmkit.training.weights import copy_buffers, gathered, put_back
 
 Validate = Callable[[], Mapping[str, float]]
 """() -> metrics on held-out data, called on every process with the model in eval mode."""
-
-BEST_BY = ("nats_per_token", "loss")
-"""The metric of validation by which a checkpoint is the best: the first of these that there is."""
-
-
-@dataclass(frozen=True)
-class TrainSummary:
-    """What a run came to."""
-
-    status: str
-    step: int
-    loss: float
-    validation: dict[str, float] | None
-    tokens_per_second: float
-    seconds: float
-    model: Path
-    waited_share: float = 0.0
-    """Share of this process's time in steps in which it waited for rows."""
-    skipped: int = 0
-    """Steps that were left out since their loss or gradient was not finite."""
-
-    def to_json(self, run: Run) -> dict[str, Any]:
-        """The document that the training verbs print."""
-        values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
-        return {"run": str(run.folder), **values, "loss": self.loss if math.isfinite(self.loss) else None}
-
-
-@dataclass
-class Totals:
-    """What adds up over a run, and goes on where a checkpoint left off."""
-
-    seconds: float = 0.0
-    tokens: int = 0
-    loss: float = math.nan
-    skipped: int = 0
 
 
 @dataclass
@@ -82,28 +51,32 @@ class Session:
     clock: Clock
     length: Length
     save_model: checkpoints.SaveModel
+    load_model: Callable[[Path], None]
     validate: Validate | None = None
     sample: Callable[[int], None] | None = None
     average: WeightAverage | None = None
     flops_per_token: float | None = None
     matrix_rate: float | None = None
+    insides: Insides | None = None
     totals: Totals = field(default_factory=Totals)
     losses: Losses = field(default_factory=Losses)
     validation: dict[str, float] | None = None
     waited_share: float = 0.0
+    saved_step: int = 0
+    """The step of the newest checkpoint."""
     memory: tuple[float, int] = (-math.inf, 0)
     """When the memory was last asked for, and what the answer was."""
 
     def run_steps(self, first: int, stop: StopRequest, bar: Progress, feed: Feed[StepRows]) -> TrainSummary:
         """All steps that are left; the checkpoint is safe before anything else may fail."""
-        loop = self.loop
+        loop, self.saved_step = self.loop, first
         # FSDP gathers weights only in a model that has been through a step.
         if first == 0 and loop.config.sample_every and not isinstance(loop.wrapped, FSDPModule):
             self.take_samples(0)
         if 0 < first < loop.num_steps:
             self.look(first, bar, is_measured=first in self.past_validations())
         done, before = first, self.totals.seconds
-        while done < loop.num_steps:
+        while done < loop.num_steps and not self.has_waited_enough(done):
             result = self.make_step(done, stop, bar, feed)
             done += 1
             self.waited_share = round(feed.waited_seconds / (self.totals.seconds - before), 5)
@@ -115,13 +88,17 @@ class Session:
                 say(f"stopping: {stop.name or 'the time limit is near, or another process was asked to'}")
                 return self.summary("stopped", done)
             self.look(done, bar)
-        return self.finish(first, bar)
+        return self.finish(done, bar)
 
     def make_step(self, step: int, stop: StopRequest, bar: Progress, feed: Feed[StepRows]) -> StepResult:
         """One step, with all that it leaves: an update or none, a line of metrics, a move of the bar."""
         begin = time.perf_counter()
-        with memory_errors_explained(step + 1, self.loop.forward_rows):
+        watching = nullcontext() if self.insides is None else self.insides.watching(step + 1)
+        kept = copy_buffers(self.model) if self.loop.config.on_nonfinite == "skip" else {}
+        with memory_errors_explained(step + 1, self.loop.forward_rows), watching:
             result = self.loop.train_step(step, feed.take(step), self.signs(step, stop))
+        if not result.is_finite:
+            put_back(self.model, kept)
         if result.is_finite and self.average is not None:
             self.average.update()
         seconds = time.perf_counter() - begin
@@ -148,7 +125,8 @@ class Session:
         totals, speed = self.totals, result.num_targets / seconds
         totals.tokens += result.num_targets
         totals.loss = result.loss
-        note = f"loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  {speed:,.0f} {self.unit}/s"
+        pace = f"{describe_speed(speed)} {self.unit}/s"
+        note = f"loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  {pace}"
         memory = self.peak_memory()
         values = {
             "step": done,
@@ -159,6 +137,8 @@ class Session:
             "tokens_per_second": round(speed, 1),
             "seconds": round(totals.seconds, 3),
             "memory_bytes": memory,
+            **result.measures,
+            **({} if self.insides is None else self.insides.take(result.grad_norm)),
         }
         if self.flops_per_token and self.matrix_rate:
             limit = self.matrix_rate * self.loop.accelerator.num_processes
@@ -206,8 +186,8 @@ class Session:
 
     @property
     def unit(self) -> str:
-        """What is counted: tokens of a language model, rows of a baseline."""
-        return "tokens" if hasattr(self.model, "config") else "rows"
+        """What is counted: tokens of a language model, rows of a baseline, or what the rows say (pairs)."""
+        return getattr(self.loop.rows, "unit", "tokens" if hasattr(self.model, "config") else "rows")
 
     def log(self, values: dict[str, Any]) -> None:
         """To metrics.jsonl and to the trackers; a tracker that fails costs a warning, not the run."""
@@ -236,6 +216,7 @@ class Session:
             save_model=self.save_model,
             average=None if self.average is None else self.average.tensors(),
         )
+        self.saved_step = done
         self.prune()
         self.clock.add_save(time.perf_counter() - begin)
 
@@ -243,12 +224,13 @@ class Session:
         """Delete the checkpoints that nothing asks for any more."""
         run, config = self.run, self.loop.config
         if run.is_main:
-            best = {step: loss_of(values) for step, values in run.validations().items()} if config.keep_best else {}
+            is_compared = config.keep_best or config.patience
+            best = {step: loss_of(values) for step, values in run.validations().items()} if is_compared else {}
             checkpoints.prune_checkpoints(
                 run.checkpoints,
                 keep_last=config.keep_last,
                 keep_every=config.keep_every,
-                keep_best=config.keep_best,
+                keep_best=max(config.keep_best, bool(config.patience)),
                 best=best,
             )
 
@@ -261,7 +243,9 @@ class Session:
         begin, config = time.perf_counter(), self.loop.config
         if is_due(done, config.validate_every) and not is_measured:
             self.measure(done, bar)
-            if config.keep_best:
+            if config.patience and done > self.saved_step and best_step(self.past_validations()) == done:
+                self.save(done)
+            elif config.keep_best:
                 self.prune()
         if is_due(done, config.sample_every):
             self.take_samples(done)
@@ -311,23 +295,52 @@ class Session:
         finally:
             self.model.train()
 
-    def finish(self, first: int, bar: Progress) -> TrainSummary:
+    def has_waited_enough(self, done: int) -> bool:
+        """Whether the run is to end here, as its validations have stopped getting better."""
+        config = self.loop.config
+        return (
+            bool(config.patience)
+            and is_due(done, config.validate_every)
+            and has_waited(self.past_validations(), config)
+        )
+
+    def finish(self, done: int, bar: Progress) -> TrainSummary:
         """Save first, evaluate afterwards: checkpoint, result folder, validation, samples, summary."""
-        num_steps, run, job = self.loop.num_steps, self.run, self.loop.accelerator
-        if first < num_steps:
-            self.save(num_steps)
+        run, job = self.run, self.loop.accelerator
+        if done > self.saved_step:
+            self.save(done)
+        best = self.return_to_best(done, bar) if self.loop.config.patience else done
         with nullcontext() if self.average is None else self.average.applied():
             weights = checkpoints.whole_weights(self.loop.wrapped)
             target = run.folder / "model"
             on_main_process(job, lambda: retrying(lambda: self.replace_result(weights), target))
-        self.validation = self.past_validations().get(num_steps)
+        self.validation = self.past_validations().get(best)
         if self.validation is None:
-            self.measure(num_steps, bar)
+            self.measure(done, bar)
         if self.loop.config.sample_every:
-            self.take_samples(num_steps)
-        summary = self.summary("finished", num_steps)
+            self.take_samples(done)
+        summary = self.summary("finished", done, best_step=best if self.loop.config.patience else None)
         run.write_json(SUMMARY, summary.to_json(run))
         return summary
+
+    def return_to_best(self, done: int, bar: Progress) -> int:
+        """Put the weights of the best validation back; the step they are of."""
+        if done not in self.past_validations():
+            self.measure(done, bar)
+        best = best_step(self.past_validations())
+        if best is None or best == done:
+            return done
+        path = checkpoints.step_folder(self.run.checkpoints, best)
+        problem = on_main_process(self.loop.accelerator, lambda: checkpoints.find_damage(path))
+        if problem is not None:
+            warn(f"the best checkpoint, {path}, is damaged ({problem}): the result has the weights of step {done:,}")
+            return done
+        self.load_model(path)
+        averages = checkpoints.read_average(path)
+        if self.average is not None and averages is not None:
+            self.average.restore(averages)
+        say(f"the result has the weights of step {best:,}, whose validation was the best; trained until step {done:,}")
+        return best
 
     def replace_result(self, weights: dict[str, Tensor] | None) -> None:
         """Write the result aside and put it in the place of an earlier one."""
@@ -342,7 +355,7 @@ class Session:
         new.rename(target)
         remove_entry(old)
 
-    def summary(self, status: str, step: int) -> TrainSummary:
+    def summary(self, status: str, step: int, *, best_step: int | None = None) -> TrainSummary:
         """What there is to say at this point."""
         totals = self.totals
         speed = totals.tokens / totals.seconds if totals.seconds else 0.0
@@ -356,25 +369,17 @@ class Session:
             self.run.folder / "model",
             self.waited_share,
             totals.skipped,
+            best_step,
         )
 
 
-def loss_of(validation: Mapping[str, Any]) -> float:
-    """The loss of a validation, by which checkpoints are compared."""
-    return float(next((validation[name] for name in BEST_BY if name in validation), math.nan))
+def describe_speed(per_second: float) -> str:
+    """A speed as people read it: whole numbers, but for what is slow.
 
-
-@contextmanager
-def gathered(wrapped: nn.Module) -> Iterator[None]:
-    """Within the block the model inside may be called by itself, which FSDP would not gather its outer weights for."""
-    if not isinstance(wrapped, FSDPModule):
-        yield
-        return
-    wrapped.unshard()
-    try:
-        yield
-    finally:
-        wrapped.reshard()
+    >>> describe_speed(1234.5), describe_speed(0.123)
+    ('1,234', '0.12')
+    """
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"
 
 
 def is_due(done: int, every: int) -> bool:

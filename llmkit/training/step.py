@@ -6,25 +6,40 @@ that count. So batches of 8x1 and 2x4 rows, on one process or two, give the same
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from llmkit.batch import IGNORE_INDEX, Batch, LossSum, Rows, count_targets, to_device
+from llmkit.batch import IGNORE_INDEX, Batch, LossSum, MeasuringLoss, Rows, count_targets, to_device
 from llmkit.errors import RecipeError, RunError
 from llmkit.recipe.schema import TrainSection
 from llmkit.training.optim import lr_at
-from llmkit.training.order import Indices, rows_of_step, share_of_process, split_in_micro_batches, step_seed
+from llmkit.training.order import (
+    Indices,
+    rows_of_step,
+    share_of_process,
+    split_by_tokens,
+    split_in_micro_batches,
+    step_seed,
+)
 from llmkit.training.processes import note_step
 
 CAUTIOUS_ROWS = 8
 """Rows per forward of whoever does not train, where training finds out by itself how many fit."""
+
+FORWARD_TOKENS = {"cuda": 8192}
+"""`batch_tokens: auto` by device: enough to keep a GPU busy."""
+
+CPU_TOKENS = 1024
+"""The same elsewhere: more gains nothing in matrix products there, and takes more memory."""
 
 
 class SummedLoss(nn.Module):
@@ -51,6 +66,21 @@ def rows_per_forward(config: TrainSection, *, num_processes: int = 1) -> int:
     if config.micro_batch_size == "auto":
         return min(CAUTIOUS_ROWS, share)
     return min(config.micro_batch_size or share, share)
+
+
+def tokens_per_forward(config: TrainSection, device: torch.device) -> int | None:
+    """Positions that go through the model at once, where the recipe counts these and not rows alone.
+
+    Raises:
+        RecipeError: Rows are to be counted by what fits into memory, and tokens too.
+    """
+    is_fitted = config.micro_batch_size == "auto"
+    if config.batch_tokens == "auto":
+        return None if config.micro_batch_size is not None else FORWARD_TOKENS.get(device.type, CPU_TOKENS)
+    if config.batch_tokens is not None and is_fitted:
+        message = "micro_batch_size auto finds how many rows fit into memory, and train.batch_tokens says it otherwise"
+        raise RecipeError(message, where="train.batch_tokens", fix="leave one of the two out")
+    return config.batch_tokens
 
 
 def plan_steps(config: TrainSection, num_rows: int) -> int:
@@ -96,6 +126,8 @@ class StepResult:
     signs: Signs
     losses: list[float]
     """The summed loss of each process."""
+    measures: Mapping[str, float]
+    """What the loss measured beside itself, as means over the targets."""
 
     @property
     def is_finite(self) -> bool:
@@ -114,9 +146,14 @@ class Loop:
     accelerator: Accelerator
     num_steps: int
     forward_rows: int = field(init=False)
+    forward_tokens: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.forward_rows = rows_per_forward(self.config, num_processes=self.accelerator.num_processes)
+        config = self.config
+        self.forward_rows = rows_per_forward(config, num_processes=self.accelerator.num_processes)
+        self.forward_tokens = tokens_per_forward(config, self.accelerator.device)
+        if self.forward_tokens is not None and self.rows.lengths is None:
+            self.forward_rows = max(1, min(self.forward_rows, self.forward_tokens // config.seq_len))
 
     def row_indices(self, step: int) -> Indices:
         """The rows that all processes together see in a step."""
@@ -147,14 +184,21 @@ class Loop:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This process's share of a step's rows."""
-        indices, job, size = self.row_indices(step), self.accelerator, self.forward_rows
-        mine = share_of_process(indices, self.rows.lengths, rank=job.process_index, num_processes=job.num_processes)
-        batches = [self.rows.batch(part.tolist()) for part in split_in_micro_batches(mine, size)]
+        shares = [self.split(np.array(share, dtype=np.int64)) for share in self.shares(step)]
+        batches = [self.rows.batch(part.tolist()) for part in shares[self.accelerator.process_index]]
         # FSDP gathers weights in every forward: all processes must make equally many.
-        most = math.ceil(math.ceil(len(indices) / job.num_processes) / size)
-        while len(batches) < most:
-            batches.append(without_targets(batches[-1] if batches else self.rows.batch(indices[:1].tolist())))
+        while len(batches) < max(map(len, shares)):
+            batches.append(
+                without_targets(batches[-1] if batches else self.rows.batch(self.row_indices(step)[:1].tolist()))
+            )
         return batches
+
+    def split(self, share: Indices) -> list[Indices]:
+        """A process's rows of a step, as they go through the model."""
+        lengths, rows, tokens = self.rows.lengths, self.forward_rows, self.forward_tokens
+        if tokens is None or lengths is None:
+            return split_in_micro_batches(share, rows)
+        return split_by_tokens(share, lengths, tokens=tokens, rows=rows, is_flat=getattr(self.rows, "is_flat", False))
 
     def split_again(self, step: int, rows: StepRows) -> StepRows:
         """The rows of a step after `forward_rows` has changed."""
@@ -174,6 +218,7 @@ class Loop:
         job = self.accelerator
         set_seed(step_seed(self.config.seed, step, job.process_index), job.device)
         note_step(step + 1)
+        self.take_measures()
         # One message tells how many targets there are, who wants to stop, and how long the run is to be.
         count, stops, num_steps = self.add_up([rows.num_targets, signs.must_stop, signs.num_steps])
         if count == 0:
@@ -184,18 +229,21 @@ class Loop:
         # DDP averages gradients over processes: undo that, and divide by all targets.
         total = self.forward_backward(rows.batches, scale=job.num_processes / count)
         norm = float(job.clip_grad_norm_(self.wrapped.parameters(), self.config.max_grad_norm or math.inf))
-        losses = [0.0] * job.num_processes
+        losses, measures = [0.0] * job.num_processes, self.take_measures()
         losses[job.process_index] = total
         # Only one gradient that is not finite anywhere, and no process makes the update.
-        *losses, num_bad = self.add_up([*losses, not math.isfinite(norm)])
+        num_bad, *sums = self.add_up([not math.isfinite(norm), *losses, *measures.values()])
+        losses, means = sums[: len(losses)], [value / count for value in sums[len(losses) :]]
         lr = lr_at(step, self.config, num_steps=self.num_steps)
         agreed = Signs(stops > 0, int(num_steps))
-        result = StepResult(sum(losses) / count, math.nan if num_bad else norm, lr, int(count), agreed, losses)
+        noted = dict(zip(measures, means, strict=True))
+        result = StepResult(sum(losses) / count, math.nan if num_bad else norm, lr, int(count), agreed, losses, noted)
         if result.is_finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["lr_scale"]
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        # Past Accelerate's wrapper, which reads the signature of this method anew each time: a tenth of a small step.
+        getattr(self.optimizer, "optimizer", self.optimizer).zero_grad(set_to_none=True)
         return result
 
     def forward_backward(self, batches: Sequence[Batch], *, scale: float) -> float:
@@ -209,6 +257,16 @@ class Loop:
                 job.backward(loss * scale)
             total += loss.detach()
         return total.item()
+
+    def take_measures(self) -> dict[str, float]:
+        """The sums that the loss has put aside since this was last asked: see `llmkit.batch.MeasuringLoss`."""
+        return {} if self.measuring is None else self.measuring.take_measures()
+
+    @functools.cached_property
+    def measuring(self) -> MeasuringLoss | None:
+        """The loss, if it measures anything; found once, since to unwrap a model costs as much as a small step."""
+        loss_sum = self.accelerator.unwrap_model(self.wrapped).loss_sum
+        return loss_sum if isinstance(loss_sum, MeasuringLoss) else None
 
     def add_up(self, values: Sequence[float]) -> list[float]:
         """The sums of these numbers over all processes."""

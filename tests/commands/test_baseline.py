@@ -101,7 +101,7 @@ def test_a_forecast_is_measured_against_the_naive_one(run_cli, tmp_path):
 
 def test_a_regression_is_measured_in_its_own_unit(run_cli, tmp_path):
     path = tmp_path / "line.csv"
-    path.write_text("x,price\n" + "".join(f"{x},{1000 + 7.5 * x}\n" for x in range(200)))
+    path.write_text("x,price\n" + "".join(f"{x / 2},{1000 + 7.5 * x}\n" for x in range(200)))
     result = run_cli(
         "baseline", "--kind", "mlp", "--data", path, "--output", tmp_path / "run", "--set", "train.steps=200", "--json"
     )
@@ -151,7 +151,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(run_cli, points, tmp_path):
     ("arguments", "message"),
     [
         (["--kind", "mlp"], "nothing to train on"),
-        (["--kind", "tree", "--data", "wine"], "'mlp', 'cnn' or 'rnn'"),
+        (["--kind", "tree", "--data", "wine"], "'mlp', 'cnn', 'rnn' or 'transformer'"),
         (["--kind", "cnn", "--data", "POINTS"], "neither"),
         (["--kind", "mlp", "--data", "nothing.csv"], "nothing.csv"),
         (["--kind", "mlp", "--data", "POINTS", "--set", "data.target=z"], "columns: x, y, label"),

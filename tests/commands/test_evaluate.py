@@ -34,11 +34,15 @@ def test_a_file_of_labels_is_scored_with_and_without_shots(run_cli, tmp_path, ti
         ("rows", 2, 12, 0.5),
     ]
     for result in found["results"]:
-        assert set(result["metrics"]) == {"accuracy", "accuracy_bytes", "accuracy_tokens", "macro_f1"}
+        means = {"accuracy", "accuracy_bytes", "accuracy_tokens"}
+        assert set(result["metrics"]) == {*means, "macro_f1", "matthews", "log_loss", "calibration_error"}
+        accuracy = result["metrics"]["accuracy"]
+        assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
         items = read_items(result)
         assert [item["id"] for item in items] == [str(n) for n in range(12)]
-        assert {"id", "prediction", "answer", "correct", "choices"} == set(items[0])
-        assert {"text", "log_likelihood", "num_tokens", "num_bytes"} == set(items[0]["choices"][0])
+        about = {"id", "question_hash", "prompt", "prediction", "answer", "correct", "scores", "choices"}
+        assert about == set(items[0])
+        assert {"text", "log_likelihood", "num_tokens", "num_bytes", "is_greedy"} == set(items[0]["choices"][0])
         right = sum(item["correct"] for item in items) / len(items)
         assert result["metrics"]["accuracy"]["value"] == pytest.approx(right)
 
@@ -100,7 +104,11 @@ def test_without_json_the_table_is_on_stdout_and_all_else_on_stderr(run_cli, tmp
         "metric",
         "value",
         "+-",
+        "95%",
+        "from",
+        "to",
         "chance",
+        "clean",
         "seconds",
     ]
     assert "read as kind label" in result.stderr
@@ -171,7 +179,9 @@ def test_two_processes_give_the_numbers_of_one(run_cli, tmp_path, tiny_model_fol
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     together = json.loads(outputs[0][0])
     assert outputs[1][0] == ""
-    assert together["results"][0]["metrics"] == alone["results"][0]["metrics"]
+    for name, estimate in alone["results"][0]["metrics"].items():
+        assert together["results"][0]["metrics"][name] == pytest.approx(estimate, abs=1e-4)
+    assert together["results"][0]["prompts_hash"] == alone["results"][0]["prompts_hash"]
     pairs = zip(*(read_items(document["results"][0]) for document in (alone, together)), strict=True)
     for one, other in pairs:
         assert (one["id"], one["prediction"]) == (other["id"], other["prediction"])

@@ -162,13 +162,6 @@ def test_an_unknown_role_names_file_and_line(tune, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_adapter_is_not_tuned_on_but_the_way_is_told(tune, tmp_path):
-    assert tune("run").exit_code == 0
-    result = tune("again", model=tmp_path / "run" / "model")
-    assert result.exit_code == 2
-    assert "llmkit model merge" in result.stderr
-
-
 def test_a_layer_that_is_none_is_named_with_those_that_are(tune, tmp_path):
     result = tune("run", "--set", "lora.targets=[q_prj]")
     assert result.exit_code == 2

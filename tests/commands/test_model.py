@@ -64,6 +64,59 @@ def test_merged_in_fp32_is_exact_and_bf16_tells_its_cost(run_cli, adapter, tmp_p
     assert (tmp_path / "fp32" / "chat_template.jinja").is_file()
 
 
+def test_adapters_of_one_model_are_added_up(run_cli, adapter, tiny_model, tiny_tokenizer, tiny_model_folder, tmp_path):
+    import torch
+
+    from llmkit.models.causal_lm import load_causal_lm, save_causal_lm
+    from llmkit.models.lora import attach_lora
+    from llmkit.recipe.schema import LoraSection
+
+    base = load_causal_lm(tiny_model_folder)
+    other = attach_lora(base, LoraSection(rank=2, targets=["down_proj"]), base=tiny_model_folder, seed=1)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            if "lora_B" in name:
+                parameter += 0.1
+    save_causal_lm(other, tiny_tokenizer, tmp_path / "other")
+    result = run_cli("model", "merge", adapter, tmp_path / "other", "--output", tmp_path / "both", "--json")
+    assert result.exit_code == 0, result.stderr
+    merged, plain = (load_causal_lm(f).state_dict() for f in (tmp_path / "both", tiny_model_folder))
+    changes = []
+    for source in (adapter, tmp_path / "other"):
+        assert run_cli("model", "merge", source, "--output", tmp_path / f"one-{source.name}").exit_code == 0
+        changes.append(load_causal_lm(tmp_path / f"one-{source.name}").state_dict())
+    for name, weight in merged.items():
+        wanted = plain[name] + sum(change[name] - plain[name] for change in changes)
+        assert torch.allclose(weight, wanted, atol=1e-6), name
+
+
+def test_adapters_of_different_models_are_not_merged(run_cli, adapter, tmp_path):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(adapter, other)
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "someone/else"}))
+    result = run_cli("model", "merge", adapter, other, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "belongs to someone/else" in result.stderr
+
+
+def test_an_adapter_is_never_merged_into_weights_of_few_bits(run_cli, adapter, tiny_model_folder, tmp_path):
+    import shutil
+
+    base = tmp_path / "four-bits"
+    shutil.copytree(tiny_model_folder, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": str(base)}))
+    result = run_cli("model", "merge", adapter, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "stored in few bits" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_merge_touches_nothing_that_is_there(run_cli, adapter, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")

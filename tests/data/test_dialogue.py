@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from llmkit.batch import IGNORE_INDEX, count_targets
-from llmkit.data.dialogue import DialogueRows, Message, encode_dialogue, show_row
+from llmkit.data.dialogue import DialogueRows, Message, PackedRows, Row, encode_dialogue, show_row
 from llmkit.losses import causal_lm_loss_sum
+from llmkit.models.attention import use_products
 
 DIALOGUE = [
     Message("system", "be brief"),
@@ -98,3 +99,57 @@ def test_what_is_trained_is_shown_in_brackets(tiny_tokenizer):
 def test_rows_with_other_ids_have_another_hash(tiny_tokenizer):
     one, two = (DialogueRows([encode_dialogue(DIALOGUE[a:b], tiny_tokenizer)]) for a, b in ((0, 3), (1, 3)))
     assert one.content_hash != two.content_hash
+
+
+def many_rows(tokenizer, count=7):
+    contents = ["the next token", "text", "from text and then we ask it what comes after", "a model learns to guess"]
+    dialogues = [
+        [Message("user", contents[i % 4] * (1 + i % 3)), Message("assistant", contents[(i + 1) % 4])]
+        for i in range(count)
+    ]
+    return [encode_dialogue(messages, tokenizer) for messages in dialogues]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "llmkit_products"])
+def test_rows_end_to_end_have_the_loss_and_the_gradient_of_rows_alone(tiny_tokenizer, tiny_model, attention):
+    rows = many_rows(tiny_tokenizer)
+    use_products(tiny_model)  # makes it known
+    results = []
+    for is_flat in (False, True):
+        tiny_model.zero_grad()
+        tiny_model.set_attn_implementation(attention if is_flat else "sdpa")
+        parts = [list(range(7))] if is_flat else [[i] for i in range(7)]
+        losses = [causal_lm_loss_sum(tiny_model, DialogueRows(rows, is_flat=is_flat).batch(part)) for part in parts]
+        sum(losses).backward()
+        results.append((sum(losses).item(), tiny_model.model.layers[0].self_attn.q_proj.weight.grad.clone()))
+    (alone, grad), (flat, flat_grad) = results
+    assert flat == pytest.approx(alone, rel=1e-5)
+    assert torch.allclose(flat_grad, grad, atol=1e-5 * grad.abs().max())
+
+
+def test_rows_end_to_end_have_no_padding(tiny_tokenizer):
+    rows = DialogueRows(many_rows(tiny_tokenizer), is_flat=True)
+    batch = rows.batch([2, 0])
+    assert batch["input_ids"].shape == (1, rows.lengths[2] + rows.lengths[0])
+    assert batch["position_ids"][0].tolist() == [*range(rows.lengths[2]), *range(rows.lengths[0])]
+
+
+def test_packed_rows_are_whole_rows_each_where_it_leaves_the_least_room():
+    rows = [Row(np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32), 0, n) for n in (3, 7, 2, 5, 4)]
+    packed = PackedRows(DialogueRows(rows, is_flat=True), seq_len=9)
+    # 7, 5; then 4 fills up the 5, 3 finds no room, 2 fills up the 7.
+    assert packed.packs == [[1, 2], [3, 4], [0]]
+    assert packed.lengths == [9, 9, 3]
+    assert packed.batch([0])["input_ids"].tolist() == [[*range(7), *range(2)]]
+
+
+def test_the_loss_of_packed_rows_is_that_of_the_rows(tiny_tokenizer, tiny_model):
+    rows = many_rows(tiny_tokenizer, 20)
+    alone = DialogueRows(rows)
+    packed = PackedRows(DialogueRows(rows, is_flat=True), seq_len=100)
+    assert len(packed) < 20
+    with torch.no_grad():
+        expected = sum(causal_lm_loss_sum(tiny_model, alone.batch([i])).item() for i in range(20))
+        found = sum(causal_lm_loss_sum(tiny_model, packed.batch([i])).item() for i in range(len(packed)))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert sum(count_targets(packed.batch([i])) for i in range(len(packed))) == sum(row.num_targets for row in rows)

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from llmkit.data.dialogue_forms import read_dialogues
-from llmkit.data.rendering import Message
-from llmkit.errors import DataError
+from llmkit.data.messages import Message, ToolCall
+from llmkit.errors import DataError, RecipeError
 
 U, A, S, T = (lambda text, role=role: Message(role, text) for role in ("user", "assistant", "system", "tool"))
 
@@ -51,14 +51,180 @@ FORMS = {
         {
             "conversations": [
                 {"from": "human", "value": "h"},
-                {"from": "function_call", "value": "{}"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
                 {"from": "observation", "value": "o"},
                 {"from": "gpt", "value": "g"},
             ]
         },
-        [U("h"), A("{}"), T("o"), A("g")],
+        [U("h"), Message("assistant", "", tool_calls=(ToolCall("f", '{"x": 1}'),)), T("o"), A("g")],
+    ),
+    "tool calls as OpenAI has them": (
+        {
+            "messages": [
+                {"role": "user", "content": "u"},
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "c1", "name": "f", "content": {"y": "é"}},
+            ],
+            "tools": '[{"name": "f"}]',
+        },
+        [
+            U("u"),
+            Message("assistant", "", tool_calls=(ToolCall("f", '{"x": 1}', "c1"),)),
+            Message("tool", '{"y": "é"}', name="f", call_id="c1"),
+        ],
+    ),
+    "typed thinking and calls": (
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "reasoning", "value": "hm"},
+                        {"type": "text", "value": "a"},
+                        {"type": "tool_call", "value": '{"name": "f", "arguments": {}}'},
+                    ],
+                }
+            ]
+        },
+        [Message("assistant", "a", thinking="hm", tool_calls=(ToolCall("f", "{}"),))],
+    ),
+    "thinking written into the answer": (
+        {"prompt": "p", "completion": "<think>\nhm\n</think>\n\na"},
+        [U("p"), Message("assistant", "a", thinking="hm")],
+    ),
+    "thinking in a field": (
+        {"messages": [{"role": "assistant", "content": "a", "reasoning_content": "hm"}]},
+        [Message("assistant", "a", thinking="hm")],
+    ),
+    "speakers": (
+        {"turns": [{"speaker": "USER", "utterance": "u"}, {"speaker": "SYSTEM", "utterance": "a"}]},
+        [U("u"), A("a")],
+    ),
+    "texts by turns": ({"dialog": ["u", "a", "v"]}, [U("u"), A("a"), U("v")]),
+    "T0": ({"inputs": "i", "targets": "t"}, [U("i"), A("t")]),
+    "dolly": ({"instruction": "i", "context": "c", "response": "r"}, [U("i\n\nc"), A("r")]),
+    "a tree": (
+        {
+            "prompt": {
+                "text": "u",
+                "role": "prompter",
+                "replies": [
+                    {"text": "worse", "role": "assistant", "rank": 1, "replies": []},
+                    {
+                        "text": "best",
+                        "role": "assistant",
+                        "rank": 0,
+                        "replies": [{"text": "v", "role": "prompter", "replies": []}],
+                    },
+                ],
+            }
+        },
+        [U("u"), A("best")],
     ),
 }
+
+
+def test_seed_tasks_are_a_dialogue_for_each_instance(tmp_path):
+    row = {"instruction": "Add", "instances": [{"input": "1 2", "output": "3"}, {"input": "", "output": "?"}]}
+    dialogues = list(read_dialogues(write_rows(tmp_path, row)))
+    assert [list(d.messages) for d in dialogues] == [[U("Add\n\n1 2"), A("3")], [U("Add"), A("?")]]
+
+
+TREE = {
+    "text": "u",
+    "role": "prompter",
+    "replies": [
+        {"text": "b", "role": "assistant", "rank": 1, "replies": []},
+        {
+            "text": "a",
+            "role": "assistant",
+            "rank": 0,
+            "replies": [
+                {"text": "v", "role": "prompter", "replies": [{"text": "c", "role": "assistant", "replies": []}]},
+                {"text": "w", "role": "prompter", "replies": [{"text": "d", "role": "assistant", "replies": []}]},
+                {"text": "x", "role": "prompter", "deleted": True, "replies": []},
+            ],
+        },
+    ],
+}
+
+
+def test_all_paths_of_a_tree_learn_each_answer_once(tmp_path, capsys):
+    dialogues = list(read_dialogues(write_rows(tmp_path, {"prompt": TREE}), paths="all"))
+    unlearned = Message("assistant", "a", False)
+    assert [list(d.messages) for d in dialogues] == [
+        [U("u"), A("a"), U("v"), A("c")],
+        [U("u"), unlearned, U("w"), A("d")],
+        [U("u"), A("b")],
+    ]
+    assert "1 deleted messages of trees are left out" in capsys.readouterr().err
+
+
+def test_messages_of_trees_in_rows_of_their_own_are_put_together(tmp_path, capsys):
+    numbers = iter(range(100))
+
+    def flat(node, parent):
+        own = str(next(numbers))
+        yield {"message_id": own, "parent_id": parent, **{k: v for k, v in node.items() if k != "replies"}}
+        for reply in node["replies"]:
+            yield from flat(reply, own)
+
+    stray = {"message_id": "x", "parent_id": "gone", "text": "t", "role": "assistant"}
+    path = write_rows(tmp_path, *flat(TREE, None), stray)
+    [dialogue] = read_dialogues(path)
+    assert list(dialogue.messages) == [U("u"), A("a"), U("v"), A("c")]
+    assert "1 messages answer one that is not there (the first: gone)" in capsys.readouterr().err
+
+
+def test_columns_can_be_named(tmp_path, capsys):
+    path = write_rows(tmp_path, {"q": "p", "prompt": "other", "a": "c"})
+    [dialogue] = read_dialogues(path, columns={"prompt": "q", "completion": "a"})
+    assert list(dialogue.messages) == [U("p"), A("c")]
+    assert "columns prompt (q), completion (a)" in capsys.readouterr().err
+
+
+def test_columns_that_are_not_there_are_errors(tmp_path):
+    path = write_rows(tmp_path, {"q": "p", "a": "c"})
+    with pytest.raises(DataError, match="there is no column 'z'"):
+        list(read_dialogues(path, columns={"prompt": "z"}))
+    with pytest.raises(RecipeError, match="no form has a column 'promt'") as raised:
+        list(read_dialogues(path, columns={"promt": "q"}))
+    assert "did you mean 'prompt'?" in raised.value.fix
+
+
+OTHERS = {
+    "these rows are preference pairs": {"prompt": "p", "completion": "c", "chosen": "c", "rejected": "r"},
+    "these rows are answers judged good or bad": {"messages": [{"role": "user", "content": "x"}], "label": False},
+    "these rows are questions without answers": {"question_id": 1, "turns": ["q", "r"]},
+    "these rows are questions with choices": {"question": "q", "choices": ["a"], "answer": 0},
+    "these rows are plain text": {"text": "t", "url": "u"},
+    "these rows are texts with labels": {"text": "t", "label": 1},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_rows_of_another_kind_are_named(kind, tmp_path):
+    with pytest.raises(DataError, match=kind):
+        list(read_dialogues(write_rows(tmp_path, OTHERS[kind])))
+
+
+def test_an_unknown_form_says_which_columns_could_be_named(tmp_path):
+    with pytest.raises(DataError) as raised:
+        list(read_dialogues(write_rows(tmp_path, {"id": "1", "turns_en": ["a", "b"]})))
+    assert "data.columns.turns=COLUMN" in raised.value.fix
+    assert "turns_en" in raised.value.fix
+
+
+def test_a_user_who_asks_to_be_learned_is_counted_and_is_not(tmp_path, capsys):
+    row = {"messages": [{"role": "user", "content": "u", "weight": 1}, {"role": "assistant", "content": "a"}]}
+    list(read_dialogues(write_rows(tmp_path, row)))
+    assert "1 messages that are no answers ask to be learned; only answers are" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -81,7 +247,11 @@ WRONG = {
     "there are no messages": {"messages": []},
     "message 1 has no text": {"messages": [{"role": "user", "content": None}]},
     "message 1 has a part of type 'image'": {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
-    "message 1 has tool_calls": {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+    "message 1 holds a call without a name": {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+    "message 1 holds a call that is no JSON": {"messages": [{"role": "function_call", "content": "f(1)"}]},
+    "message 1 (user) calls a tool": {"messages": [{"role": "user", "content": "", "tool_calls": [{"name": "f"}]}]},
+    "the tools are no JSON": {"messages": [{"role": "user", "content": "u"}], "tools": "f, g"},
+    "tool 1 has no name": {"messages": [{"role": "user", "content": "u"}], "tools": [{"title": "f"}]},
     "message 1 has weight 0.5": {"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]},
     "column 'output' is empty": {"instruction": "i", "output": None},
     "column 'answer' is dict, not text": {"question": "q", "answer": {}},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llmkit.data.labelled import SPLITS, TensorRows, read_encoder, read_labelled
-from llmkit.data.recognise import split_of
+from llmkit.data.splits import split_of
 from llmkit.data.targets import ClassTarget, NumberTarget, read_target, recognise_task
 from llmkit.errors import DataError, UsageError
 from llmkit.recipe.schema import BaselineData
@@ -49,7 +49,8 @@ def test_columns_are_recognised_and_what_is_filled_or_left_out_is_told(people):
 
 def test_numbers_have_mean_0_and_spread_1_over_the_training_rows(people):
     inputs = read(people).splits["train"].inputs
-    ages, cities = inputs[:, 0], inputs[:, 1:]
+    ages, gaps, cities = inputs[:, 0], inputs[:, 1], inputs[:, 2:]
+    assert set(gaps.tolist()) == {0.0, 1.0}
     assert ages.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert ages.std(correction=0).item() == pytest.approx(1.0, abs=1e-5)
     assert cities.sum(1).tolist() == [1.0] * len(cities)
@@ -75,8 +76,8 @@ def test_equal_rows_are_never_on_both_sides():
 def test_a_category_that_training_has_not_seen_is_none_of_them(people):
     encoder = read(people).encoder
     known, unknown = encoder.encode([{"age": 30, "city": "Ulm"}, {"age": 30, "city": "Rom"}])
-    assert known[1:].sum() == 1
-    assert unknown[1:].sum() == 0
+    assert known[2:].sum() == 1
+    assert unknown[2:].sum() == 0
 
 
 def test_named_targets_columns_left_out_and_tasks_are_as_asked(people):
@@ -215,3 +216,17 @@ def test_what_is_stored_with_a_model_encodes_the_same(source):
     stored = json.loads(json.dumps(data.to_json()))
     assert read_encoder(stored["encoder"]).to_json() == data.encoder.to_json()
     assert read_target(stored["target"]) == data.target
+
+
+def test_a_column_to_leave_out_must_be_there(people):
+    with pytest.raises(DataError, match="no column 'towns'"):
+        read(people, leave_out=["towns"])
+
+
+def test_classes_of_very_different_sizes_are_pointed_out(tmp_path):
+    path = tmp_path / "rare.csv"
+    path.write_text("x,label\n" + "".join(f"{i * i % 301},{'rare' if i % 10 == 0 else 'usual'}\n" for i in range(200)))
+    data = read(path)
+    rare, usual = data.class_counts.tolist()
+    assert rare + usual == len(data.splits["train"])
+    assert any(f"{usual} are usual, {rare} are rare" in note for note in data.notes)

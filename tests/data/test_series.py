@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from llmkit.data.labelled import read_labelled
 from llmkit.data.series import mackey_glass
@@ -86,3 +87,71 @@ def test_a_column_of_texts_is_no_series(tmp_path):
         read(path, task="forecast", target="day")
     with pytest.raises(DataError, match="no column 'y'"):
         read(path, task="forecast", target="y")
+
+
+def test_all_columns_of_numbers_are_seen_and_several_may_be_forecast(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("hour,a,b,c\n" + "".join(f"2024-01-01 {i:02}:00,{i},{10 * i},{i % 5}\n" for i in range(24)))
+    data = read(path, task="forecast", look_back=2, target=["a", "c"], validation=0.0, test=0.25)
+    rows = data.splits["train"]
+    assert rows.inputs.shape[1:] == (2, 3)
+    assert data.target.names == ["a", "c"]
+    changes = rows.targets.double() * torch.tensor(data.target.scales)
+    assert changes[:, 0].numpy() == pytest.approx(np.ones(len(rows)))
+    assert data.num_outputs == 2
+    assert len(read(path, task="forecast", look_back=2, leave_out=["b"]).encoder.columns) == 2
+
+
+def test_the_seasonal_reference_is_the_value_one_season_before(tmp_path):
+    values = [[1, 5, 2, 8][i % 4] + i // 4 for i in range(80)]
+    data = read(write_series(tmp_path / "x.csv", values), task="forecast", look_back=6, horizon=2, season=4)
+    rows = data.splits["test"]
+    assert list(rows.references) == ["naive forecast", "seasonal-naive (4)"]
+    # The test is the last 16 values: the first of them at time 64, two steps after the last one seen at 62.
+    seasonal = data.target.decode(rows.references["seasonal-naive (4)"], torch.tensor(values[62:78])[:, None])
+    assert seasonal[:, 0].tolist() == pytest.approx(values[60:76], abs=1e-4)
+    errors = (rows.references["seasonal-naive (4)"] - rows.targets) * data.target.scale
+    assert errors.abs().numpy() == pytest.approx(np.ones((16, 1)), abs=1e-4)
+    assert rows.references["naive forecast"].abs().sum() == 0
+
+
+def test_a_season_is_found_and_told(tmp_path):
+    path = tmp_path / "x.csv"
+    months = [f"{2000 + i // 12}-{i % 12 + 1:02},{i % 12}" for i in range(96)]
+    path.write_text("month,x\n" + "\n".join(months) + "\n")
+    data = read(path, task="forecast", look_back=3)
+    assert "season: 12 steps, by the step of the dates" in "\n".join(data.notes)
+    assert "step: a month" in "\n".join(data.notes)
+    assert len(read(path, task="forecast", look_back=3, season=0).splits["test"].references) == 1
+
+
+def test_newest_first_is_turned_and_told(tmp_path):
+    lines = [f"2024-{i // 28 + 1:02}-{i % 28 + 1:02},{i}" for i in range(84)]
+    forward, backward = tmp_path / "f.csv", tmp_path / "b.csv"
+    forward.write_text("day,x\n" + "\n".join(lines) + "\n")
+    backward.write_text("day,x\n" + "\n".join(reversed(lines)) + "\n")
+    one, other = (read(path, task="forecast", look_back=4) for path in (forward, backward))
+    assert torch.equal(one.splits["train"].inputs, other.splits["train"].inputs)
+    assert any("the order is turned" in note for note in other.notes)
+
+
+def test_several_series_in_one_file_are_an_error(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("day,shop,x\n" + "".join(f"2024-01-{i:02},{s},{i}\n" for s in "ab" for i in range(1, 29)))
+    with pytest.raises(DataError, match="more than one series"):
+        read(path, task="forecast", look_back=4)
+
+
+def test_rows_that_are_missing_in_time_are_pointed_out(tmp_path):
+    days = [i for i in range(1, 29) if i not in (9, 10, 11)]
+    path = tmp_path / "x.csv"
+    path.write_text("day,x\n" + "".join(f"2024-01-{i:02},{i}\n" for i in days))
+    data = read(path, task="forecast", look_back=3)
+    assert any("1 steps are over twice as long as usual" in note for note in data.notes)
+
+
+def test_a_test_file_continues_the_series(tmp_path):
+    write_series(tmp_path / "a.csv", range(40))
+    write_series(tmp_path / "b.csv", range(40, 50))
+    data = read(tmp_path / "a.csv", test=str(tmp_path / "b.csv"), task="forecast", look_back=3)
+    assert len(data.splits["test"]) == 10

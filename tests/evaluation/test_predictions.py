@@ -9,7 +9,13 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
-from llmkit.evaluation.predictions import classification_metrics, confusion_matrix, majority_metrics, number_metrics
+from llmkit.evaluation.predictions import (
+    classification_metrics,
+    confusion_matrix,
+    language_metrics,
+    majority_metrics,
+    number_metrics,
+)
 
 
 @pytest.fixture
@@ -42,6 +48,17 @@ def test_majority_class_is_that_of_the_training_rows():
 
 
 def test_errors_of_numbers_are_in_their_own_unit():
-    metrics = number_metrics(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.3], [0.6]]), scale=10.0)
+    metrics = number_metrics(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.3], [0.6]]), scales=[10.0])
     assert metrics["rmse"] == pytest.approx(math.sqrt((9 + 16) / 2))
     assert metrics["mae"] == pytest.approx(3.5)
+
+
+def test_numbers_of_several_units_are_measured_in_their_spreads():
+    metrics = number_metrics(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.3, 0.6]]), scales=[10.0, 500.0])
+    assert metrics["rmse"] == pytest.approx(math.sqrt((0.09 + 0.16) / 2))
+    assert metrics["mae"] == pytest.approx(0.35)
+
+
+def test_bits_per_byte_count_bytes_and_nats_count_symbols():
+    metrics = language_metrics(8 * math.log(2), 4, 3, num_bytes=16)
+    assert metrics == {"bits_per_byte": 0.5, "accuracy": 0.75, "loss": pytest.approx(2 * math.log(2))}

@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen3Config
 
+from llmkit.errors import ModelError
+from llmkit.evaluation import scoring
 from llmkit.evaluation.scoring import can_branch, plan, score_continuations
 from llmkit.evaluation.tree import Request
 from llmkit.models.lora import attach_lora
@@ -85,8 +87,6 @@ def test_greedy_is_told_from_likely():
 
 
 def test_batches_that_do_not_fit_into_memory_are_halved(monkeypatch):
-    from llmkit.evaluation import scoring
-
     model, requests = make_model(CONFIGS["llama"]), make_requests()
     expected = score_continuations(model, requests)
     whole = scoring.score_batch
@@ -111,7 +111,46 @@ def test_an_adapter_is_scored_with_its_adapter():
     assert [s.log_likelihood for s in score_continuations(tuned, requests)] == pytest.approx(naive, abs=1e-4)
 
 
-def test_progress_adds_up_to_all_requests():
-    told = []
-    score_continuations(make_model(CONFIGS["gpt2"]), make_requests(), on_scored=told.append)
-    assert sum(told) == len(make_requests())
+def test_what_was_scored_is_told_as_it_comes():
+    told = {}
+    requests = make_requests()
+    scores = score_continuations(make_model(CONFIGS["gpt2"]), requests, on_scored=told.update)
+    assert [told[number] for number in range(len(requests))] == scores
+
+
+def test_choices_that_begin_alike_and_end_at_different_places_get_their_own_scores():
+    model = make_model(CONFIGS["llama"])
+    ends = [(1, 2, 3, 4), (1, 2, 3), (1, 2, 9, 9, 9), (1,), (8,), (1, 2, 9)]
+    requests = [Request(context, end) for context in ((5, 6, 7), (0,)) for end in ends]
+    naive = [score_naively(model, request) for request in requests]
+    assert [s.log_likelihood for s in score_continuations(model, requests)] == pytest.approx(naive, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_contexts_that_run_ahead_of_their_branches_give_the_same_scores(name, monkeypatch):
+    model, requests = make_model(CONFIGS[name]), make_requests(8, 0)
+    ahead = []
+    prefill = scoring.prefill
+    monkeypatch.setattr(scoring, "prefill", lambda *arguments: ahead.append(1) or prefill(*arguments))
+    monkeypatch.setattr(scoring, "LONG_CONTEXT", 2)
+    naive = [score_naively(model, request) for request in requests]
+    for batch_tokens in (1, 4096):
+        found = score_continuations(model, requests, batch_tokens=batch_tokens)
+        assert [score.log_likelihood for score in found] == pytest.approx(naive, abs=1e-4)
+    assert len(ahead) > 1
+
+
+def test_scores_do_not_depend_on_how_many_logits_exist_at_once(monkeypatch):
+    model, requests = make_model(CONFIGS["llama"]), make_requests()
+    expected = score_continuations(model, requests)
+    monkeypatch.setattr(scoring, "CHUNK_LOGITS", 1)
+    found = score_continuations(model, requests)
+    assert [s.log_likelihood for s in found] == pytest.approx([s.log_likelihood for s in expected], abs=1e-4)
+    assert [s.is_greedy for s in found] == [s.is_greedy for s in expected]
+
+
+def test_a_model_that_gives_no_numbers_is_an_error():
+    model = make_model(CONFIGS["llama"])
+    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+    with pytest.raises(ModelError, match="not a number"):
+        score_continuations(model, make_requests(1))

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from llmkit.data.documents import read_records
-from llmkit.errors import RecipeError, UsageError
+from llmkit.errors import DataError, RecipeError, UsageError
+from llmkit.evaluation.prompts import render_pairs
+from llmkit.evaluation.task import Example, first_examples
 from llmkit.evaluation.task_file import TaskFile, build_task, relative_to
-from llmkit.evaluation.tasks import BUILT_IN
-from llmkit.evaluation.tasks.python_docs import ShapedRow, shape_description, shape_package
 from llmkit.recipe.load import load_recipe
 
 
@@ -62,25 +62,89 @@ def test_the_hash_of_a_task_moves_with_its_prompt(tmp_path):
     assert one.content_hash != other.content_hash
 
 
-def test_description_rows_hold_the_right_answer_once_and_do_not_depend_on_order():
-    rows = [
-        ShapedRow(f"r:{n}", {"name": f"f{n}", "signature": f"f{n}()", "doc": f"Do the thing number {n}. More."})
-        for n in range(9)
-    ]
-    shaped = {row.values["id"]: row.values for row in shape_description(rows)}
-    assert shaped == {row.values["id"]: row.values for row in shape_description(rows[::-1])}
-    for n in range(9):
-        values = shaped[f"f{n}"]
-        assert values["choices"][values["answer"]] == f"Do the thing number {n}."
-        assert len(set(values["choices"])) == 4
+EXAM = """
+name: exam
+kind: choice
+test: rows.jsonl
+train: shots.jsonl
+question: q
+choices: options
+answer: right
+prompt: "Question: {question}\\nAnswer:"
+delimiter: " "
+shots: random
+"""
 
 
-def test_package_rows_are_cut_at_a_word():
-    (row,) = shape_package([ShapedRow("r:1", {"text": "word " * 100, "label": "json"})])
-    assert len(row.values["question"]) <= 160
-    assert row.values["question"].endswith("word")
-    assert row.values["answer"] == "json"
+@pytest.mark.parametrize("right", ['"cold"', "1", '"B"', '"1"'])
+def test_a_task_file_says_all_in_a_few_lines(tmp_path, right):
+    write(tmp_path / "rows.jsonl", f'{{"q": "Ice is", "options": ["hot", "cold"], "right": {right}}}')
+    write(tmp_path / "shots.jsonl", '{"q": "Fire is", "options": ["hot", "cold"], "right": "hot"}')
+    spec = load_recipe(TaskFile, write(tmp_path / "exam.yaml", *EXAM.strip().split("\n")))
+    task = build_task(relative_to(spec, tmp_path), read_records)
+    (question,), (shot,) = task.examples("test"), task.examples("train")
+    pairs = render_pairs(task, question, [shot])
+    assert pairs[0].context == "Question: Fire is\nAnswer: hot\n\nQuestion: Ice is\nAnswer:"
+    assert ([pair.continuation for pair in pairs], question.answer) == ([" hot", " cold"], 1)
+    assert (task.name, task.shots) == ("exam", "random")
 
 
-def test_built_in_tasks_call_themselves_by_their_names():
-    assert all(task.spec.name == name for name, task in BUILT_IN.items())
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["kind: guess"], r"mine.yaml:1.*kind"),
+        (["kind: choice", "shots: sorted"], r"mine.yaml:2.*shots"),
+        (["test: r.jsonl", "test: r.jsonl"], r"mine.yaml:2"),
+        (["grading: python"], r"mine.yaml:1.*grading"),
+        (["prompts: 3"], r"mine.yaml:1.*prompts"),
+    ],
+)
+def test_a_task_file_that_makes_no_sense_is_an_error_at_its_line(tmp_path, lines, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(TaskFile, write(tmp_path / "mine.yaml", *lines))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"question": "nope"}, "nope"),
+        ({"answer": "nope"}, "nope"),
+        ({"worked": "nope"}, "nope"),
+        ({"group": "nope"}, "nope"),
+        ({"prompts": ("{question}", "{nope}")}, "nope"),
+        ({"system": "{nope}"}, "nope"),
+        ({"metric": "rouge1", "kind": "label"}, "rouge1"),
+        ({"test": ""}, "rows to score"),
+    ],
+)
+def test_what_no_row_has_is_an_error_when_the_task_is_opened(tmp_path, settings, message):
+    file = write(tmp_path / "r.jsonl", '{"question": "a", "answer": "b"}', '{"question": "c", "answer": "b"}')
+    with pytest.raises((UsageError, DataError), match=message):
+        build_task(TaskFile(**{"test": str(file), **settings}), read_records)
+
+
+def test_prompts_are_variants_of_the_task_the_main_one_first(tmp_path):
+    file = str(write(tmp_path / "r.jsonl", '{"question": "a", "answer": "b"}'))
+    task = build_task(TaskFile(test=file, prompt="{question}", prompts=("Q: {question}", "{question}")), read_records)
+    assert [variant.prompt for variant in task.variants()] == ["{question}", "Q: {question}"]
+    assert len({variant.content_hash for variant in task.variants()}) == 2
+    alone = build_task(TaskFile(test=file, prompt="{question}"), read_records)
+    assert [variant.prompt for variant in alone.variants()] == ["{question}"]
+
+
+def test_a_way_to_the_answer_and_a_group_are_columns(tmp_path):
+    rows = [f'{{"question": "{n}?", "answer": "{n}", "way": "it is {n}", "part": "{n % 2}"}}' for n in range(3)]
+    file = str(write(tmp_path / "r.jsonl", *rows))
+    task = build_task(TaskFile(test=file, kind="generate", worked="way", group="part", grading="number"), read_records)
+    assert [example.solution for example in task.examples("test")] == ["it is 0", "it is 1", "it is 2"]
+    assert [example.group for example in task.examples("test")] == ["0", "1", "0"]
+    assert task.grade(task.examples("test")[2], "#### 2")["exact_match"] == 1
+    assert "answer in shots: 'way', group: 'part'" in task.notes[0]
+
+
+def test_a_limit_takes_equally_many_of_each_group():
+    examples = [Example(str(n), f"r:{n}", {}, group="a" if n < 5 else "b") for n in range(8)]
+    assert [example.id for example in first_examples(examples, 3)] == ["0", "1", "5"]
+    assert [example.id for example in first_examples(examples, None)] == [str(n) for n in range(8)]
+    plain = [Example(str(n), f"r:{n}", {}) for n in range(4)]
+    assert [example.id for example in first_examples(plain, 2)] == ["0", "1"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llmkit.models.attention import NAME, CausalProducts, use_products
+from llmkit.models.attention import NAME, CausalProducts, DocumentProducts, attention, use_products
 
 
 @pytest.fixture
@@ -102,3 +102,73 @@ def test_documents_kept_apart_have_the_loss_and_the_gradients_they_have_alone(ti
         assert torch.allclose(grad, expected, atol=2e-4)
     mixed, _ = measure([{k: v for k, v in packed.items() if k != "position_ids"}])
     assert abs(mixed - apart) > 5 * abs(together - apart)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "mistral", "gpt_neox"])
+def test_transformers_keep_documents_apart_that_lie_end_to_end(tiny_tokenizer, kind):
+    from llmkit.models.attention import keeps_documents_apart
+    from llmkit.models.causal_lm import build_causal_lm
+    from llmkit.recipe.schema import ModelSection
+
+    section = ModelSection(type=kind, num_layers=2, hidden_size=32, num_heads=2)
+    model = build_causal_lm(section, vocab_size=300, seq_len=64, tokenizer=tiny_tokenizer, seed=0)
+    before = model.config._attn_implementation
+    assert keeps_documents_apart(model)
+    assert model.config._attn_implementation == before
+
+
+def test_a_model_that_carries_a_state_along_the_row_does_not(tiny_tokenizer):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    from llmkit.models.attention import keeps_documents_apart
+
+    model = MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4))
+    assert not keeps_documents_apart(model)
+
+
+def test_each_document_of_a_row_gets_attention_of_its_own(tensors, tiny_model):
+    query, key, value = (x[:1] for x in tensors[:3])
+    layer = tiny_model.model.layers[0].self_attn
+    layer.num_key_value_groups = 1
+    together, _ = attention(layer, query, key, value, None, document_lengths=[5, 12])
+    parts = zip(*(x.split([5, 12], dim=2) for x in (query, key, value)), strict=True)
+    apart = [F.scaled_dot_product_attention(*part, is_causal=True).transpose(1, 2) for part in parts]
+    assert torch.allclose(together, torch.cat(apart, dim=1), atol=1e-6)
+
+
+def test_a_document_is_measured_as_it_is_trained(tiny_model):
+    """To the last bit in bf16: DPO holds a model against itself."""
+    from llmkit.losses import causal_lm_loss_sum
+
+    use_products(tiny_model)
+    ids = torch.arange(60)[None] % 290
+    positions = torch.cat([torch.arange(20), torch.arange(40)])[None]
+    batch = {"input_ids": ids, "targets": ids.roll(-1, 1), "position_ids": positions}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained = causal_lm_loss_sum(tiny_model, batch).item()
+        with torch.no_grad():
+            measured = causal_lm_loss_sum(tiny_model, batch).item()
+    assert measured == trained
+
+
+@pytest.mark.parametrize("num_keys", [3, 1])
+def test_products_of_documents_and_their_gradients_equal_torchs_own(tensors, num_keys):
+    query, key, value, weights = (x[:1].bfloat16() for x in tensors)
+    key, value = key[:, :num_keys], value[:, :num_keys]
+    results = []
+    for compute in (
+        lambda q, k, v: DocumentProducts.apply(q, k, v, 8**-0.5, [5, 1, 11]),
+        lambda q, k, v: torch.cat(
+            [
+                F.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True)
+                for part in zip(*(x.split([5, 1, 11], dim=2) for x in (q, k, v)), strict=True)
+            ],
+            dim=2,
+        ),
+    ):
+        leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+        out = compute(*leaves)
+        (out.float() * weights.float()).sum().backward()
+        results.append([out, *(x.grad for x in leaves)])
+    for ours, torchs in zip(*results, strict=True):
+        assert torch.allclose(ours.float(), torchs.float(), atol=0.03)

@@ -124,3 +124,10 @@ def test_settings_for_accelerate_are_no_recipes():
 def test_a_dumped_recipe_is_plain_yaml():
     values = yaml.safe_load(dump_recipe(PretrainRecipe()))
     assert list(values) == ["kind", "model", "data", "train"]
+
+
+@pytest.mark.parametrize("setting", ["data.test=1.5", "train.micro_batch_size=some"])
+def test_a_value_that_fits_none_of_several_types_is_named_by_its_field_alone(setting):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(BaselineRecipe, None, [setting])
+    assert f"'{setting.split('=')[0]}'" in error.value.message

@@ -140,7 +140,7 @@ def test_processes_make_equally_many_forwards():
 
     config = TrainSection(steps=1, batch_size=5, micro_batch_size=2)
     for rank in range(2):
-        job = SimpleNamespace(num_processes=2, process_index=rank)
+        job = SimpleNamespace(num_processes=2, process_index=rank, device=torch.device("cpu"))
         loop = Loop(None, None, RaggedRows(), config, job, num_steps=1)
         assert len(loop.micro_batches(0)) == 2
 

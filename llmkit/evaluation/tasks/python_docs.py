@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmkit.evaluation.task import Row
+from llmkit.evaluation.task import Example, Row
+from llmkit.evaluation.task_file import TaskFile
+from llmkit.evaluation.tasks.built_in import BuiltIn
+from llmkit.evaluation.tasks.forms import Form, Said, read_examples
 
 LONGEST_QUESTION = 160
 """Characters. Shots must fit into a small model's context too."""
 LONGEST_DESCRIPTION = 100
 SHORTEST_DESCRIPTION = 15
 NUM_CHOICES = 4
+PACKAGES = (
+    "asyncio",
+    "email",
+    "http",
+    "idlelib",
+    "importlib",
+    "logging",
+    "multiprocessing",
+    "tkinter",
+    "unittest",
+    "xml",
+)
+"""The packages that documentation is told apart by."""
 
 
-@dataclass(frozen=True)
-class ShapedRow:
-    """A row made of another, which keeps its place."""
-
-    where: str
-    values: dict[str, Any]
-
-
-def shape_package(rows: Sequence[Row]) -> list[Row]:
+def package_examples(rows: Sequence[Row]) -> list[Example]:
     """Documentation cut at a word, with the package it belongs to."""
-    return [
-        ShapedRow(row.where, {"question": shorten(row.values["text"], LONGEST_QUESTION), "answer": row.values["label"]})
-        for row in rows
-    ]
+    return read_examples(rows, (Form(("text", "label"), package),))
 
 
-def shape_description(rows: Sequence[Row]) -> list[Row]:
+def package(values: Mapping[str, Any]) -> Said:
+    """One piece of documentation."""
+    fields = {"question": shorten(values["text"], LONGEST_QUESTION)}
+    return Said(fields=fields, choices=PACKAGES, answer=PACKAGES.index(values["label"]))
+
+
+def description_examples(rows: Sequence[Row]) -> list[Example]:
     """Functions with the first sentence of their documentation among those of three others.
 
     What is drawn depends on the function's name alone, so a row stays the same when others come or go.
@@ -43,14 +53,13 @@ def shape_description(rows: Sequence[Row]) -> list[Row]:
     return [describe(row, text, texts) for row, text in described] if len(texts) >= NUM_CHOICES else []
 
 
-def describe(row: Row, text: str, texts: Sequence[str]) -> ShapedRow:
+def describe(row: Row, text: str, texts: Sequence[str]) -> Example:
     """One function with its own description and three of the others, in an order drawn by its name."""
     name = row.values["name"]
     generator = random.Random(f"python-docs-description/{name}")
     others = [other for other in generator.sample(texts, NUM_CHOICES) if other != text][: NUM_CHOICES - 1]
     choices = generator.sample([text, *others], NUM_CHOICES)
-    values = {"id": name, "question": row.values["signature"], "choices": choices, "answer": choices.index(text)}
-    return ShapedRow(row.where, values)
+    return Example(name, row.where, {"question": row.values["signature"]}, tuple(choices), choices.index(text))
 
 
 def first_sentence(text: str) -> str:
@@ -64,3 +73,43 @@ def shorten(text: str, limit: int) -> str:
     """The beginning of a text on one line, cut after a word."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
+
+
+PYTHON_DOCS = (
+    BuiltIn(
+        TaskFile(
+            name="python-docs-package",
+            kind="label",
+            test="python-docs:labelled@test",
+            train="python-docs:labelled@train",
+            labels=PACKAGES,
+            prompt="Documentation: {question}\nPackage:",
+            prompts=("{question}\nThis is documentation of the package", "Text: {question}\nLabel:"),
+            shots="balanced",
+        ),
+        about="which of ten packages does this documentation belong to",
+        num_choices=len(PACKAGES),
+        examples=package_examples,
+    ),
+    BuiltIn(
+        TaskFile(
+            name="python-docs-description",
+            kind="choice",
+            test="python-docs:functions@test",
+            train="python-docs:functions@train",
+            prompt="Function: {question}\nDescription:",
+            prompts=("What does {question} do?\n", 'def {question}:\n    """'),
+        ),
+        about="which of four descriptions fits this function",
+        num_choices=NUM_CHOICES,
+        examples=description_examples,
+    ),
+    BuiltIn(
+        TaskFile(name="python-docs-perplexity", kind="perplexity", test="python-docs@test"),
+        about="how well held-out Python documentation and source is predicted",
+    ),
+)
+
+PERPLEXITY = BuiltIn(
+    TaskFile(name="perplexity", kind="perplexity"), about="how well a text of your own (--data) is predicted"
+)

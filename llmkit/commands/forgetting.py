@@ -1,0 +1,87 @@
+"""What a model could do before it was tuned and cannot do after: tasks that are evaluated twice."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llmkit.console import format_table, say
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from llmkit.recipe.schema import FinetuneRecipe
+    from llmkit.training.run import Run
+
+FORGET_CHECK = "forget-check.json"
+
+
+class Forgetting:
+    """Evaluates the tasks of `forget_check` before and after; what came out stands in forget-check.json of the run."""
+
+    def __init__(self, settings: FinetuneRecipe, run: Run, accelerator: Accelerator) -> None:
+        self.settings = settings
+        self.run = run
+        self.accelerator = accelerator
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What was measured so far, in this process or an earlier one of the run."""
+        path = self.run.folder / FORGET_CHECK
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def look_before(self) -> None:
+        """Evaluate the model as it comes, unless that was done."""
+        if self.settings.forget_check and "before" not in self.known:
+            self.note("before", str(self.settings.model.source))
+
+    def look_after(self) -> dict[str, Any] | None:
+        """Evaluate the result, unless that was done, and show what was lost; None where no task was named."""
+        if not self.settings.forget_check:
+            return None
+        if "after" not in self.known:
+            self.note("after", str(self.run.folder / "model"))
+        known = self.known
+        say(format_table(["task", "metric", "before", "after", "change", "95%"], rows_of(known)))
+        return known
+
+    def note(self, when: str, model: str) -> None:
+        """Evaluate a model on all tasks, and keep the metrics."""
+        measured = measure(self.settings.forget_check, model, seed=self.settings.train.seed)
+        self.accelerator.wait_for_everyone()
+        self.run.write_json(FORGET_CHECK, {**self.known, when: measured})
+        self.accelerator.wait_for_everyone()
+
+
+def measure(names: list[str], model: str, *, seed: int) -> dict[str, Any]:
+    """Of each task: its metrics, and which of its items were right."""
+    from llmkit.commands.evaluation_job import load_subject, run_task
+    from llmkit.commands.tasks import Flags, open_tasks
+
+    tasks = [task for name in names for task in open_tasks(name, Flags(), [])]
+    subject = load_subject(model, "auto", None)
+    results = [run_task(subject, task, 0, seed=seed, limit=None) for task in tasks]
+    return {
+        result.task.name: {
+            "metrics": {name: estimate.to_json() for name, estimate in result.metrics.items()},
+            "correct": [item.correct for item in result.items],
+        }
+        for result in results
+    }
+
+
+def rows_of(known: dict[str, Any]) -> list[list[Any]]:
+    """A line for each metric that both have; of accuracy also the 95% interval of the change, item by item."""
+    from llmkit.evaluation.statistics import paired_bootstrap
+
+    rows = []
+    for task, before in known["before"].items():
+        after = known["after"].get(task, {"metrics": {}})
+        for name in before["metrics"].keys() & after["metrics"].keys():
+            old, new = (found["metrics"][name]["value"] for found in (before, after))
+            interval = None
+            if name == "accuracy" and None not in (*before["correct"], *after["correct"]):
+                found = paired_bootstrap(before["correct"], after["correct"], seed=0)
+                interval = f"{found.low:+.4f} to {found.high:+.4f}"
+            rows.append([task, name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}", interval])
+    return sorted(rows, key=lambda row: row[:2])

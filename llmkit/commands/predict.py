@@ -1,0 +1,143 @@
+"""`llmkit baseline predict`: what a trained baseline says of new rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmkit.commands.options import AsJson
+from llmkit.console import say, write, write_json
+from llmkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMATS = ("jsonl", "csv")
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of baseline, or its model folder.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="Rows as training had them, without what is to be predicted; - reads stdin."
+        ),
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="jsonl|csv", help="How rows are written: a JSON object each, or a table.")
+    ] = "jsonl",
+    as_json: AsJson = False,
+) -> None:
+    """Label new rows with a trained baseline: a line each on stdout, with the probability of every class.
+
+    \b
+    Examples:
+      llmkit baseline predict run new-people.csv
+      llmkit baseline predict run photos/ --format csv
+      echo "What a wonderful film" | llmkit baseline predict run -
+
+    Tables (csv, tsv, jsonl, parquet) need the columns of training; texts may also stand one a line; pictures are a
+    file, a folder, an archive, idx or npz. A series is forecast from its end. A language model says how many bits each
+    byte of a text takes.
+    """
+    from llmkit.models.baselines import load_baseline
+
+    if format_ not in FORMATS:
+        raise UsageError(f"{format_!r} is not known", where="--format", fix=f"use {' or '.join(FORMATS)}")
+    model, stored = load_baseline(run / "model" if (run / "model").is_dir() else run)
+    answer = measure_texts if stored["task"] == "language" else answer_rows
+    write_rows(answer(model, stored, source), format_=format_, as_json=as_json)
+
+
+def answer_rows(model: nn.Module, stored: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """What the network says of each row: a label with its probability and those of all classes, or numbers."""
+    from llmkit.data.new_rows import read_new_rows
+    from llmkit.data.targets import ClassTarget, NumberTarget, read_target
+    from llmkit.models.baselines import predict as answer
+
+    new, target = read_new_rows(stored, source), read_target(stored["target"])
+    for note in new.notes:
+        say(note)
+    outputs = answer(model, new.rows)
+    if isinstance(target, ClassTarget):
+        answers = [name_classes(chances, target.names) for chances in outputs.double().softmax(1).tolist()]
+        if new.answers is not None:
+            compare_answers(new.answers, answers, stored["reading"])
+    else:
+        assert isinstance(target, NumberTarget), "a language model does not come here"
+        answers = [dict(zip(target.names, row, strict=True)) for row in target.decode(outputs, new.last).tolist()]
+    return [{"row": name, **found} for name, found in zip(new.names, answers, strict=True)]
+
+
+def compare_answers(given: list[Any], answers: list[dict[str, Any]], reading: dict[str, Any]) -> None:
+    """Tell how many of the labels that the rows came with were predicted."""
+    from llmkit.data.targets import class_name
+
+    named = [
+        (reading["class_names"].get(class_name(value), class_name(value)), found)
+        for value, found in zip(given, answers, strict=True)
+        if value is not None
+    ]
+    right = sum(name == found["label"] for name, found in named)
+    say(f"the rows have {reading['targets'][0]!r} too: {right:,} of {len(named):,} are as predicted")
+
+
+def name_classes(chances: list[float], names: list[str]) -> dict[str, Any]:
+    """The likeliest class, its probability, and the probabilities of all."""
+    best = max(range(len(names)), key=lambda k: chances[k])
+    shown = {name: round(chance, 6) for name, chance in zip(names, chances, strict=True)}
+    return {"label": names[best], "probability": round(chances[best], 6), "probabilities": shown}
+
+
+def measure_texts(model: nn.Module, stored: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """How well a language model predicts each line, or the whole text where it was trained on one."""
+    import math
+
+    from llmkit.data.decoding import decode, read_bytes, split_lines
+    from llmkit.data.labelled_set import TensorRows, read_encoder
+    from llmkit.data.language import SymbolEncoder
+    from llmkit.errors import DataError
+    from llmkit.models.baselines import measure_language
+
+    encoder = read_encoder(stored["encoder"])
+    assert isinstance(encoder, SymbolEncoder), "only called for language models"
+    text = decode(read_bytes(source), source, stored["reading"]["encoding"]).replace("\r\n", "\n")
+    lines = list(enumerate(split_lines(text), start=1)) if encoder.is_lines else [(1, text)]
+    texts = [(number, line) for number, line in lines if line.strip()]
+    if not texts:
+        raise DataError("there is no text in it", where=source, fix="give a file with text")
+    found = []
+    for number, line in texts:
+        rows = TensorRows(*encoder.encode([line]))
+        bits, size = float(measure_language(model, rows).nats.sum()) / math.log(2), encoder.count_bytes([line])
+        name = f"{'stdin' if source == '-' else source}:{number}"
+        found.append({"row": name, "bytes": size, "bits": round(bits, 3), "bits_per_byte": round(bits / size, 6)})
+    return found
+
+
+def write_rows(rows: list[dict[str, Any]], *, format_: str, as_json: bool) -> None:
+    """One JSON document, a JSON object a line, or a csv table."""
+    import csv
+    import io
+    import json
+
+    if as_json:
+        write_json({"predictions": rows})
+    elif format_ == "jsonl":
+        for row in rows:
+            write(json.dumps(row, ensure_ascii=False))
+    else:
+        file = io.StringIO()
+        flat = [flatten_chances(row) for row in rows]
+        table = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(flat)
+        write(file.getvalue(), end="")
+
+
+def flatten_chances(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with a column for the probability of each class."""
+    chances = row.get("probabilities", {})
+    return {k: v for k, v in row.items() if k != "probabilities"} | {f"p({k})": v for k, v in chances.items()}

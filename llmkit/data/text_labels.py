@@ -1,0 +1,170 @@
+"""Texts and their labels as rows for a classifier on top of a language model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from llmkit.batch import Batch
+from llmkit.console import say
+from llmkit.data.dialogue import IdsAndTargets, Row, lay_end_to_end, pad
+from llmkit.data.dialogue_set import TOO_LONG, Account, Overlong, raise_nothing_left
+from llmkit.data.documents import read_records
+from llmkit.errors import DataError
+from llmkit.tokenizer import encode_texts
+
+TEXT_COLUMNS = ("text", "sentence", "content", "review", "question")
+LABEL_COLUMNS = ("label", "category", "class", "intent", "target")
+
+NO_TEXT = "no text"
+NO_LABEL = "no label"
+
+
+class LabelledText(NamedTuple):
+    """A text, what it is, and where it stands."""
+
+    text: str
+    label: str
+    where: str
+
+
+def read_texts(source: str, *, columns: Mapping[str, str] | None = None) -> tuple[list[LabelledText], Account]:
+    """The texts of a source and their labels, and an account of the rows that lack one.
+
+    Args:
+        source: What `read_records` takes.
+        columns: The names of the columns `text` and `label`, where the usual ones do not fit.
+
+    Raises:
+        DataError: A row has no such columns.
+    """
+    account, names = Account(source), dict(columns or {})
+    found: list[LabelledText] = []
+    for record in read_records(source):
+        if not found and not account.num_read:
+            names = {
+                "text": find_column(record.values, names.get("text"), TEXT_COLUMNS, record.where, "text"),
+                "label": find_column(record.values, names.get("label"), LABEL_COLUMNS, record.where, "label"),
+            }
+            say(f"{source}: texts in column {names['text']!r}, labels in column {names['label']!r}")
+        account.num_read += 1
+        text, label = (record.values.get(names[kind]) for kind in ("text", "label"))
+        if not isinstance(text, str) or not text.strip():
+            account.drop(NO_TEXT, record.where)
+        elif label is None or isinstance(label, list | dict) or not str(label).strip():
+            account.drop(NO_LABEL, record.where)
+        else:
+            found.append(LabelledText(text, str(label).strip(), record.where))
+    return found, account
+
+
+def find_column(values: Mapping[str, object], asked: str | None, usual: Sequence[str], where: str, kind: str) -> str:
+    """The column that was asked for, or the first of the usual ones that there is."""
+    name = next((name for name in ([asked] if asked else usual) if name in values), None)
+    if name is None:
+        there = ", ".join(map(str, values)) or "none"
+        raise DataError(
+            f"there is no column {asked!r}" if asked else f"no column for the {kind}: the columns are {there}",
+            where=where,
+            fix=f"name it in the recipe: data.columns={{{kind}: NAME}}; there are {there}",
+        )
+    return name
+
+
+def split_texts(texts: Sequence[LabelledText], share: float) -> tuple[list[LabelledText], list[LabelledText]]:
+    """Training and validation texts, by a hash of the text alone: the same text is never on both sides."""
+    train: list[LabelledText] = []
+    held_out: list[LabelledText] = []
+    for text in texts:
+        digest = hashlib.blake2b(text.text.encode(), digest_size=8).digest()
+        (held_out if int.from_bytes(digest, "big") / 2**64 < share else train).append(text)
+    return train, held_out
+
+
+def collect_labels(texts: Sequence[LabelledText]) -> list[str]:
+    """The labels in the order of their classes: numbers by their value, names by the alphabet.
+
+    Raises:
+        DataError: There are fewer than two.
+    """
+    labels = {text.label for text in texts}
+    if len(labels) < 2:
+        raise DataError(
+            f"there is {len(labels)} label: {', '.join(labels)}",
+            where="data.source",
+            fix="a classifier needs two or more",
+        )
+    are_numbers = all(label.lstrip("-").isdecimal() for label in labels)
+    return sorted(labels, key=(lambda label: (int(label), label)) if are_numbers else (lambda label: (0, label)))
+
+
+class TextRows:
+    """Texts as ids with a class each, stacked by index."""
+
+    unit = "texts"
+
+    def __init__(self, ids: Sequence[Sequence[int]], classes: Sequence[int], *, is_flat: bool = False) -> None:
+        self.rows: list[IdsAndTargets] = [(np.array(i, dtype=np.int32), np.zeros(len(i), np.int32)) for i in ids]
+        self.classes = list(classes)
+        self.is_stream = False
+        self.is_flat = is_flat
+        self.lengths: Sequence[int] | None = [len(row) for row, _ in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over all ids and classes, in their order."""
+        return hashlib.sha256(json.dumps([[r.tolist() for r, _ in self.rows], self.classes]).encode()).hexdigest()
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The texts with these indices; `ends` (B,) is the place of each one's last token among all, `targets` (B,)."""
+        rows = [self.rows[i] for i in indices]
+        lengths = torch.tensor([len(ids) for ids, _ in rows])
+        batch = lay_end_to_end(rows) if self.is_flat else pad(rows)
+        width = batch["input_ids"].shape[1]
+        starts = lengths.cumsum(0) - lengths if self.is_flat else torch.arange(len(rows)) * width
+        return {**batch, "ends": starts + lengths - 1, "targets": torch.tensor([self.classes[i] for i in indices])}
+
+
+def encode_labelled(
+    texts: Sequence[LabelledText],
+    labels: Sequence[str],
+    tokenizer: object,
+    account: Account,
+    *,
+    max_length: int,
+    overlong: Overlong,
+) -> tuple[list[list[int]], list[int]]:
+    """Ids and class of every text that is used; what becomes of each is counted in `account`.
+
+    Raises:
+        DataError: A label is unknown, a text is too long and that is an error, or nothing is left.
+    """
+    classes = {label: number for number, label in enumerate(labels)}
+    kept_ids, kept_classes = [], []
+    account.num_duplicates = len(texts) - len({text.text for text in texts})
+    for text, ids in zip(texts, encode_texts(tokenizer, [t.text for t in texts]), strict=True):
+        if text.label not in classes:
+            message = f"label {text.label!r} is none of the training data's: {', '.join(labels[:20])}"
+            raise DataError(message, where=text.where, fix="mend the label, or add rows with it to the training data")
+        if len(ids) > max_length and overlong == "error":
+            message = f"this text has {len(ids):,} tokens, data.max_length is {max_length:,}"
+            raise DataError(message, where=text.where, fix="raise data.max_length, or set data.overlong to cut-right")
+        if len(ids) > max_length and overlong == "drop":
+            account.drop(TOO_LONG, text.where)
+            continue
+        cut = ids[-max_length:] if overlong == "cut-left" else ids[:max_length]
+        targets = np.full(len(cut), classes[text.label], np.int32)[:1]
+        account.use(Row(np.array(cut, np.int32), targets, len(text.text.encode()), len(ids)))
+        kept_ids.append(cut)
+        kept_classes.append(classes[text.label])
+    if not kept_ids:
+        raise_nothing_left(account)
+    return kept_ids, kept_classes

@@ -1,0 +1,144 @@
+"""The drawing of a scaling law, both axes logarithmic, and the page of a ladder: from scaling.json alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from llmkit import __version__
+from llmkit.reporting.curves import color_of
+from llmkit.reporting.plots import BOTTOM, LEFT, RIGHT, TOP, Frame, Point, picture, short, ticks
+
+SIZE = (760, 420)
+"""Pixels of the drawing."""
+ROUND = (1, 2, 5)
+"""Numbers at which a logarithmic axis is marked, times powers of ten."""
+LABELS = {
+    "parameters": "parameters",
+    "parameters_without_embeddings": "parameters without embeddings",
+    "width": "width",
+    "tokens": "tokens",
+}
+MEASURES = {"nats_per_token": "nats per token", "loss": "loss in nats", "rmse": "RMSE"}
+
+
+def draw_scaling(document: dict[str, Any]) -> str:
+    """The models, the law through them with its band, the prediction and what was measured of it, as SVG."""
+    frame = frame_of(document)
+    parts = log_axes(frame, LABELS[document["dials"][0]], MEASURES[document["measure"]])
+    for number, curve in enumerate(document["curves"]):
+        color = color_of(number)
+        if curve["band"]:
+            edge = [(x, high) for x, _, high in curve["band"]] + [(x, low) for x, low, _ in reversed(curve["band"])]
+            parts.append(f'<polygon class="band f{color}" points="{path(edge, frame)}"/>')
+            parts.append(f'<polyline class="line c{color}" points="{path(curve["law"], frame)}"/>')
+        for x, y in curve["points"]:
+            parts.append(mark(frame, (x, y), f"c{color}", f"{curve['name']}: {x:,.0f}, {y:.4f}"))
+    predicted, check = document["prediction"], document["check"]
+    if predicted is not None and document["is_supported"]:
+        parts += draw_prediction(frame, predicted, document["dials"][0])
+    if check is not None:
+        told = f"{check['name']} came to {check['loss']:.4f}"
+        parts.append(mark(frame, (check[document["dials"][0]], check["loss"]), "measured", told))
+    return picture(parts, SIZE, "loss by size, with the law that was fitted")
+
+
+def draw_prediction(frame: Frame, predicted: dict[str, Any], dial: str) -> list[str]:
+    """An open mark with its interval."""
+    x = predicted[dial]
+    ends = path([(x, predicted["low"]), (x, predicted["high"])], frame)
+    told = f"{predicted['name']} is expected at {predicted['loss']:.4f}"
+    return [
+        f'<polyline class="interval" points="{ends}"/>',
+        mark(frame, (x, predicted["loss"]), "predicted", told),
+    ]
+
+
+def frame_of(document: dict[str, Any]) -> Frame:
+    """Where the logarithms of all that is drawn lie; bands that leave the picture are cut off."""
+    points = [point for curve in document["curves"] for point in (*curve["points"], *curve["law"])]
+    for model in filter(None, (document["prediction"], document["check"])):
+        points.append((model[document["dials"][0]], model["loss"]))
+    xs, ys = [math.log10(x) for x, _ in points], [math.log10(y) for _, y in points]
+    gap_x, gap_y = (0.06 * (max(values) - min(values)) or 0.05 for values in (xs, ys))
+    return Frame(*SIZE, (min(xs) - gap_x, max(xs) + gap_x), (min(ys) - 2 * gap_y, max(ys) + 2 * gap_y))
+
+
+def place(frame: Frame, point: Sequence[float]) -> Point:
+    """Pixels of a point; what lies outside is drawn on the edge."""
+    x, y = (math.log10(max(value, 1e-300)) for value in point)
+    return frame.place((min(max(x, frame.x[0]), frame.x[1]), min(max(y, frame.y[0]), frame.y[1])))
+
+
+def path(points: Sequence[Sequence[float]], frame: Frame) -> str:
+    """Points of a line in pixels."""
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(frame, point) for point in points))
+
+
+def mark(frame: Frame, point: Point, kind: str, told: str) -> str:
+    """A dot that says what it is."""
+    x, y = place(frame, point)
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{escape(told)}</title></circle>'
+
+
+def log_axes(frame: Frame, x_label: str, y_label: str) -> list[str]:
+    """Grid lines at round numbers of logarithmic axes, and what is measured."""
+    parts = []
+    for y in loss_marks(frame):
+        _, py = place(frame, (1, y))
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{short(y)}</text>')
+    for x in round_numbers(*frame.x):
+        px, _ = place(frame, (x, 1))
+        ends = f'x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{frame.height - BOTTOM}"'
+        parts.append(f'<line class="grid" {ends}/>')
+        middle = f'x="{px:.1f}" y="{frame.height - BOTTOM + 16}" text-anchor="middle"'
+        parts.append(f'<text class="tick" {middle}>{short(x)}</text>')
+    bottom = f'x="{frame.width - RIGHT}" y="{frame.height - 3}" text-anchor="end"'
+    parts.append(f'<text class="axis" {bottom}>{escape(x_label)}</text>')
+    parts.append(f'<text class="axis" x="{LEFT}" y="{TOP - 6}">{escape(y_label)}</text>')
+    return parts
+
+
+def loss_marks(frame: Frame) -> list[float]:
+    """Where the axis of losses is marked: at 1, 2, 5 ... where it spans several of these, else at equal distances."""
+    found = round_numbers(*frame.y)
+    return found if len(found) > 3 else ticks(10 ** frame.y[0], 10 ** frame.y[1], 6)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, 20 ... between two powers of ten."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    return [n * 10.0**power for power in powers for n in ROUND if low <= math.log10(n * 10.0**power) <= high]
+
+
+def render_scaling(document: dict[str, Any], *, lines: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """The page of a ladder: drawing, law, table.
+
+    Args:
+        document: What scaling.json holds.
+        lines: The law and what it predicts, in words.
+        rows: Of the table: model, loss, what the law says, seconds.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    colors = [(color_of(number), curve["name"]) for number, curve in enumerate(document["curves"])]
+    return environment.get_template("scaling.html").render(
+        document=document,
+        drawing=Markup(draw_scaling(document)),
+        colors=colors,
+        lines=lines,
+        rows=rows,
+        version=__version__,
+    )

@@ -1,0 +1,144 @@
+"""Ways of tuning, from the command line to the model that comes out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+QUICK = {"train.steps": 4, "train.batch_size": 4, "train.warmup_steps": 0, "train.precision": "fp32", "end_check": 0}
+WORDS = ["the", "next", "token", "from", "text", "and", "then", "we", "ask", "it", "what", "comes", "after"]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"instruction": f"say {a} {b}", "output": f"{b} {a} " * (1 + i)} for a in WORDS for i, b in enumerate(WORDS[:6])
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tune(run_cli, tiny_model_folder, rows, tmp_path):
+    def run(output, model=tiny_model_folder, data=rows, **settings):
+        sets = [word for k, v in {**QUICK, **settings}.items() for word in ("--set", f"{k}={v}")]
+        arguments = ["--model", model, "--data", data, "--output", tmp_path / output, "--json"]
+        return run_cli("finetune", *arguments, *sets)
+
+    return run
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def weights(source):
+    from llmkit.models.causal_lm import load_causal_lm
+
+    return load_causal_lm(source).state_dict()
+
+
+@pytest.mark.parametrize(
+    "other", [{"train.batch_tokens": 60}, {"train.batch_tokens": "null"}, {"train.micro_batch_size": 1}]
+)
+def test_how_rows_go_through_the_model_changes_nothing_but_rounding(tune, tmp_path, other):
+    assert tune("auto").exit_code == 0
+    assert tune("other", **other).exit_code == 0
+    assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "auto"), abs=2e-5)
+
+
+def test_packed_rows_teach_what_all_rows_teach_together(tune, tmp_path):
+    """One step over everything: 76 rows, or the packs that hold them."""
+    whole = {"train.steps": 1, "train.batch_size": 200, "train.epochs": 1, "data.validation": 0}
+    assert tune("rows", **whole | {"train.steps": "null", "train.batch_size": 78}).exit_code == 0
+    packed = tune("packed", **whole | {"train.steps": "null"}, **{"data.packing": "true"})
+    assert packed.exit_code == 0, packed.stderr
+    assert "packed rows" in packed.stderr
+    assert losses(tmp_path / "packed") == pytest.approx(losses(tmp_path / "rows"), abs=2e-5)
+
+
+def test_batch_tokens_and_a_fitted_number_of_rows_contradict_each_other(tune):
+    result = tune("run", **{"train.micro_batch_size": "auto", "train.batch_tokens": 64})
+    assert result.exit_code == 2
+    assert "train.batch_tokens" in result.stderr
+
+
+def test_last_layers_are_trained_and_all_others_stay_to_the_last_bit(tune, tiny_model_folder, tmp_path):
+    result = tune("run", method="last-layers", last_layers=1)
+    assert result.exit_code == 0, result.stderr
+    before, after = weights(tiny_model_folder), weights(tmp_path / "run" / "model")
+    changed = {name.split(".")[2] for name in before if "layers" in name and not torch.equal(before[name], after[name])}
+    assert changed == {"1"}
+
+
+def test_noise_changes_the_training_and_not_the_validation_before_it(tune, tmp_path):
+    assert tune("plain").exit_code == 0
+    assert tune("noisy", neftune_alpha=5).exit_code == 0
+    assert losses(tmp_path / "plain") != losses(tmp_path / "noisy")
+
+
+@pytest.mark.parametrize("option", ["lora.rslora=true", "lora.dora=true", "lora.b_lr_ratio=16"])
+def test_each_kind_of_lora_runs_and_its_adapter_is_read_by_the_other_verbs(tune, run_cli, tmp_path, option):
+    key, value = option.split("=")
+    result = tune("run", **{key: value})
+    assert result.exit_code == 0, result.stderr
+    result = run_cli("generate", "--model", tmp_path / "run", "--prompt", "the next", "--max-new-tokens", "4", "--json")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_an_adapter_is_trained_on(tune, tmp_path):
+    assert tune("first").exit_code == 0
+    result = tune("second", model=tmp_path / "first", **{"model.adapter": "continue"})
+    assert result.exit_code == 0, result.stderr
+    assert losses(tmp_path / "second")[0] < losses(tmp_path / "first")[0]
+    first, second = (json.loads((tmp_path / n / "model/adapter_config.json").read_text()) for n in ("first", "second"))
+    assert first["base_model_name_or_path"] == second["base_model_name_or_path"]
+
+
+def test_an_adapter_is_merged_into_its_model_which_is_kept_for_the_next(tune, tmp_path, tiny_model_folder):
+    assert tune("first").exit_code == 0
+    result = tune("second", model=tmp_path / "first")
+    assert result.exit_code == 0, result.stderr
+    base = json.loads((tmp_path / "second/model/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == str((tmp_path / "second/base").resolve())
+    ids = torch.arange(20)[None]
+    from llmkit.models.causal_lm import load_causal_lm
+
+    with torch.no_grad():
+        wanted = load_causal_lm(tmp_path / "first/model")(ids).logits
+        assert torch.allclose(load_causal_lm(base)(ids).logits, wanted, atol=1e-5)
+        assert not torch.allclose(load_causal_lm(tmp_path / "second/model")(ids).logits, wanted, atol=1e-3)
+
+
+def test_what_cannot_be_trained_on_is_told(tune, tmp_path):
+    result = tune("run", **{"model.adapter": "continue"})
+    assert result.exit_code == 2
+    assert "no adapter to train on" in result.stderr
+    result = tune("run", method="qlora")
+    assert result.exit_code == 2
+    assert "NVIDIA GPU" in result.stderr
+
+
+def test_the_end_tells_how_many_answers_end(tune, tmp_path):
+    result = tune("run", end_check=2, **{"data.validation": 0.2})
+    assert result.exit_code == 0, result.stderr
+    ends = json.loads(result.stdout)["ends"]
+    assert ends["asked"] == 2
+    assert ends == json.loads((tmp_path / "run/ends.json").read_text())
+    assert f"{ends['ended']} of 2 answers" in result.stderr
+
+
+def test_what_was_forgotten_is_measured_before_and_after(tune, tmp_path):
+    task = tmp_path / "task.jsonl"
+    rows = [{"question": f"say {a}", "choices": [a, "def"], "answer": 0} for a in WORDS[:6]]
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = tune("run", forget_check=json.dumps([str(task)]))
+    assert result.exit_code == 0, result.stderr
+    document = json.loads((tmp_path / "run/forget-check.json").read_text())
+    assert set(document) == {"before", "after"}
+    assert json.loads(result.stdout)["forgotten"] == document
+    assert "change" in result.stderr
