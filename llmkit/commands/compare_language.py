@@ -165,7 +165,7 @@ def gather_rows(settings: FinetuneRecipe, contest: Contest) -> Material:
     from llmkit.commands.classify import attach_head, loader
     from llmkit.commands.tuning import Material, load_base
     from llmkit.data.dialogue_set import Account, tell
-    from llmkit.data.text_labels import LabelledText, TextRows, encode_labelled
+    from llmkit.data.text_labels import NO_TEXT, LabelledText, TextRows, encode_labelled
     from llmkit.models.classify import class_loss_sum, save_classifier
 
     base, part = load_base(settings), contest.parts["train"]
@@ -174,6 +174,9 @@ def gather_rows(settings: FinetuneRecipe, contest: Contest) -> Material:
         for text, answer, where in zip(part.texts or [], part.answers, part.ids, strict=True)
     ]
     account = Account("train", num_read=len(texts))
+    for empty in (text for text in texts if not text.text.strip()):
+        account.drop(NO_TEXT, empty.where)
+    texts = [text for text in texts if text.text.strip()]
     ids, classes = encode_labelled(
         texts, contest.labels, base.tokenizer, account, max_length=longest(settings, base.model), overlong="cut-right"
     )

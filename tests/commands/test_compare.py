@@ -100,6 +100,16 @@ def test_language_models_choose_what_evaluate_says_they_choose(
     assert {name: r["prediction"] for name, r in mine.items()} == {name: theirs[name]["prediction"] for name in mine}
 
 
+def test_texts_that_say_nothing_stop_no_method(compare, tiny_model_folder, tmp_path):
+    path = tmp_path / "empty.jsonl"
+    texts = [" " if i % 6 == 0 else f"the model {i}" for i in range(40)]
+    rows = [{"text": text, "label": "good" if i % 2 else "bad"} for i, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = compare(path, "--methods", "tfidf,cnn,zero-shot,lora", "--model", tiny_model_folder)
+    assert all(line["reason"] is None for line in document(result)["methods"])
+    assert "no text" in result.stderr
+
+
 def test_finished_methods_are_kept_and_more_may_come(compare, rows_file):
     first = document(compare(rows_file, "--methods", "majority,mlp"))
     result = compare(rows_file, "--methods", "majority,mlp,tfidf")
@@ -271,3 +281,10 @@ def test_a_task_without_labels_has_no_probabilities_to_compare(compare, tmp_path
     result = compare(tmp_path / "texts.yaml")
     assert result.exit_code == 2
     assert "kind perplexity" in result.stderr
+
+
+@pytest.mark.parametrize(("rows", "share"), [(100, 0.2), (800, 0.125), (2000, 0.1), (50_000, 0.01)])
+def test_of_few_rows_more_are_held_out_and_of_many_no_more_than_enough(rows, share):
+    from llmkit.commands.compare_rows import share_held_out
+
+    assert share_held_out(rows) == pytest.approx(share)

@@ -145,9 +145,11 @@ def outcome(run: Path) -> dict[str, Any]:
     return found
 
 
-def timeless(values: dict[str, Any]) -> dict[str, Any]:
-    """A line without what differs from run to run."""
-    return {key: value for key, value in values.items() if key not in TIMES}
+def timeless(values: Any) -> Any:
+    """A document without what differs from run to run, at any depth."""
+    if isinstance(values, dict):
+        return {key: timeless(value) for key, value in values.items() if key not in TIMES}
+    return [timeless(value) for value in values] if isinstance(values, list) else values
 
 
 def tensors_in(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
