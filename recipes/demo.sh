@@ -51,14 +51,17 @@ llmkit generate --model "$demo/tuned/model" --chat --temperature 0 --max-new-tok
 llmkit evaluate --model "$demo/tuned/model" --output "$demo/evaluated/tuned" --limit 300 \
   --task python-docs-package --task python-docs-description
 
-section "8. The classical networks: on the sets that everybody knows, and on the package task above"
+section "8. The classical networks, on the sets that everybody knows"
 llmkit baseline laptop/baseline-digits-mlp --output "$demo/digits-mlp" --json > "$demo/digits-mlp.json"
 llmkit baseline laptop/baseline-digits-cnn --output "$demo/digits-cnn" --json > "$demo/digits-cnn.json"
 llmkit baseline laptop/baseline-wine-mlp --output "$demo/wine-mlp" --json > "$demo/wine-mlp.json"
 llmkit baseline laptop/baseline-mackey-glass-rnn --output "$demo/series-rnn" --json > "$demo/series-rnn.json"
-llmkit baseline laptop/baseline-python-docs-cnn --output "$demo/package-cnn" --json > "$demo/package-cnn.json"
 
-section "9. What came out"
+section "9. One task, the same rows, every method: which package does this documentation belong to?"
+llmkit compare python-docs-package --model "$demo/tuned/model" --output "$demo/compared" --limit 300 \
+  --methods majority,tfidf,cnn,zero-shot,few-shot,full,cascade --set full.train.lr=5e-4 --set full.train.steps=100
+
+section "10. What came out"
 llmkit report "$demo" --title "From nothing to a chat: a model of Python's documentation"
 
 section "Talk to it:  llmkit chat --model $demo/tuned/model"

@@ -13,7 +13,7 @@ from llmkit.commands.compare_run import RUNS, UNFINISHED, answer_with, outcome_o
 from llmkit.commands.compare_settings import ASKED, Job, make_method
 from llmkit.commands.compare_store import Result, forget_unfinished
 from llmkit.console import say
-from llmkit.errors import DataError, UsageError
+from llmkit.errors import LlmkitError, StoppedError, UsageError
 
 ALL = "all"
 AND_SO_ON = "..."
@@ -125,7 +125,9 @@ def value_with(result: Result, contest: Contest, job: Job, count: int, draw: int
     say(f"== {method.title} with {count} labelled examples, draw {draw + 1}")
     try:
         outcome = answer_with(method, fewer, job, job.output / UNFINISHED / name)
-    except DataError as error:
+    except StoppedError:
+        raise
+    except LlmkitError as error:
         say(f"with {count} examples it cannot run: {refusal(error)}")
         return None
     value = value_of(outcome.test, fewer)

@@ -166,6 +166,8 @@ def contest_of_task(task: Task, source: str, limits: Limits) -> Contest:
     from llmkit.evaluation.task import first_examples
 
     test = list(task.examples("test"))
+    if not test:
+        raise DataError("there is no row to test", where=source, fix="give more rows, or name a file of test rows")
     if task.kind not in ("label", "choice") or min(len(example.choices) for example in test) < 2:
         fix = "name a task with labels or choices: `llmkit evaluate --list`"
         raise UsageError(

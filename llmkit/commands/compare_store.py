@@ -142,7 +142,8 @@ def read_chances(path: Path, contest: Contest) -> NDArray[Any]:
     """The probabilities (N, K) of a file of records."""
     import numpy as np
 
-    rows = [json.loads(line)["probabilities"] for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line)["probabilities"] for line in file]
     found = np.zeros((len(rows), contest.num_outputs))
     for row, chances in enumerate(rows):
         found[row, : len(chances)] = chances

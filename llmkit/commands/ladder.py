@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkit.console import say
 from llmkit.errors import RunError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from llmkit.recipe.schema import BaselineRecipe
 
 RUNGS, CHECK = "rungs", "check"
 """Folders of the runs: those that the law is fitted to, and the one that it predicts."""
@@ -123,17 +126,22 @@ def train_model(rung: Rung, base: Base, time_limit: str | None) -> None:
 def train_network(rung: Rung, base: Base, time_limit: str | None) -> None:
     """As `llmkit baseline` does."""
     from llmkit.commands.baseline import prepare, run_baseline, use_one_thread
-    from llmkit.recipe.load import load_recipe
-    from llmkit.recipe.schema import BaselineRecipe
     from llmkit.training.job import start_job
     from llmkit.training.run import run_options
 
-    flags = {"data.source": ("--data", base.data)}
-    settings = load_recipe(BaselineRecipe, base.recipe, overrides_of(rung, base), flags)
+    settings = network_settings(rung, base)
     accelerator = start_job(settings.train)
     use_one_thread()
     options = run_options(time_limit=time_limit)
     run_baseline(prepare(settings), rung.folder(base), accelerator, options=options, as_json=False)
+
+
+def network_settings(rung: Rung, base: Base) -> BaselineRecipe:
+    """The recipe of a rung that is a baseline."""
+    from llmkit.recipe.load import load_recipe
+    from llmkit.recipe.schema import BaselineRecipe
+
+    return load_recipe(BaselineRecipe, base.recipe, overrides_of(rung, base), {"data.source": ("--data", base.data)})
 
 
 def forget_model() -> None:
@@ -160,7 +168,7 @@ def result_of(rung: Rung, base: Base) -> dict[str, Any]:
         RunError: The run has no validation.
     """
     folder = rung.folder(base)
-    check_settings(rung, folder)
+    check_settings(rung, base)
     summary, plan = read(folder / "summary.json"), read(folder / "plan.json") or read(folder / "results.json")
     validation = summary.get("validation") or {}
     measure = next((name for name in ("nats_per_token", "loss", "rmse") if name in validation), None)
@@ -180,13 +188,16 @@ def result_of(rung: Rung, base: Base) -> dict[str, Any]:
     }
 
 
-def check_settings(rung: Rung, folder: Path) -> None:
+def check_settings(rung: Rung, base: Base) -> None:
     """Raise unless the run in a rung's folder was made with the rung's settings."""
     from llmkit.recipe.load import flatten, read_layer
 
+    folder = rung.folder(base)
     saved, size = flatten(read_layer(folder / "recipe.yaml").values), read(folder / "plan.json").get("parameters")
     # A size is saved as the sizes that it stands for.
     asked = {key: value for key, value in rung.values.items() if key != "model.size"}
+    if base.kind == "baseline":
+        asked = flatten(network_settings(rung, base).model_dump(mode="json"))
     wrong = [
         f"{key} is {saved.get(key)}, not {value}" for key, value in asked.items() if str(saved.get(key)) != str(value)
     ]

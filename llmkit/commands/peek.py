@@ -287,6 +287,8 @@ def check_free(path: Path) -> None:
     """Raise where the page would replace something else than a page."""
     if path.is_dir():
         raise UsageError("this is a folder", where=f"--html {path}", fix="name a file, for example --html peek.html")
+    if path.is_file() and not path.read_bytes().lstrip().lower().startswith(b"<!doctype html"):
+        raise UsageError("this file is no page", where=f"--html {path}", fix="name a new file, or remove it")
 
 
 def save_page(path: Path, document: dict[str, Any], reader: Reader, reading: Reading) -> None:

@@ -6,10 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
 """How tables write a value that is not there, in lower case."""
 MIN_NUMBERS = 0.95
 """A column is numeric when this share of what stands in it are numbers; the rest counts as missing, and is told."""
+
+
+def spread_of(values: NDArray[np.floating]) -> float:
+    """The standard deviation that numbers are divided by; 1 where they are all the same, but for rounding."""
+    spread = float(values.std())
+    return spread if spread > 1e-9 * abs(float(values.mean())) else 1.0
 
 
 def is_missing(value: Any) -> bool:

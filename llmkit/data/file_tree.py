@@ -17,7 +17,16 @@ from llmkit.errors import DataError
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 MOST_BYTES = 8 << 30
 """An archive of more bytes, unpacked, is read from a folder."""
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError)
+DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    NotImplementedError,  # a zip whose method of compression Python does not know
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    OSError,
+)
 CLUTTER = {"Thumbs.db", "desktop.ini"}
 OUTER = ("", ".", "..")
 

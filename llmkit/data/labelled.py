@@ -104,17 +104,19 @@ def built_in(source: str, data: BaselineData) -> Table | Pictures | None:
 
 
 def encode_table(table: Table, name: str, data: BaselineData) -> LabelledData:
-    """A table of numbers and categories as one vector per row; whole rows decide the split."""
+    """A table as one vector per row; the columns that the network sees, and the target, decide the split."""
     where = str(data.source)
     task = task_of(table, name, data)
     table, notes = drop_unlabelled(table, name, where, is_number=task == "regression")
-    contents = [content_of(row) for row in table.rows]
+    names = [column for column in table.names if column not in (name, *data.leave_out)]
+    # What the network does not see must not tell rows apart: with another number in front they are still the same.
+    seen = [name, *(column.name for column in fit_table(table.rows, table.rows, names, where=where)[0].columns)]
+    contents = [content_of({column: row.get(column) for column in seen}) for row in table.rows]
     repeated = len(contents) - len(set(contents))
     notes += [f"{repeated:,} rows repeat another one; equal rows are in the same split"] if repeated else []
     splits, told_splits = assign_splits(contents, table.splits, data)
     table = replace(table, splits=splits)
     target, values, told = fit_target(table, name, task, data)
-    names = [column for column in table.names if column not in (name, *data.leave_out)]
     encoder, found = fit_table(table.rows, [table.rows[i] for i in table.part("train")], names, where=where)
     rows = TensorRows(encoder.encode(table.rows), target.encode(values))
     notes = [*table.notes, *told, *found, *notes, *told_splits]

@@ -6,6 +6,7 @@ is missing or was never seen in training is handled as in training, and told in 
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,8 +187,8 @@ def read_rows(rules: Rules, source: str, encoding: str) -> tuple[list[tuple[str,
         return [(record.where, record.values) for record in records], []
     text = decode(content, name, encoding)
     is_text = isinstance(rules.encoder, WordEncoder)
-    first = text.split("\n", 1)[0]
-    if is_text and form not in {"csv", "tsv"} and not any(column in first for column in rules.reading.texts):
+    named = {cell.strip() for cell in next(csv.reader([text.split("\n", 1)[0]]), [])}
+    if is_text and form not in {"csv", "tsv"} and not named & set(rules.reading.texts):
         filled = [(i, line) for i, line in enumerate(split_lines(text), start=1) if line.strip()]
         return [(f"{name}:{i}", {rules.reading.texts[0]: line}) for i, line in filled], []
     return read_new_table(rules, text, name, is_tsv=form == "tsv")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmkit.data.columns import as_number, is_missing, is_numeric
+from llmkit.data.columns import as_number, is_missing, is_numeric, spread_of
 from llmkit.data.season import Calendar, count_odd_steps, find_calendar
 from llmkit.errors import DataError
 
@@ -173,5 +173,5 @@ def fit_series(
 ) -> SeriesEncoder:
     """Mean and spread of each channel of a series (T, C) over its first `train_end` values."""
     training = series[:train_end]
-    scales = [float(scale) or 1.0 for scale in training.std(axis=0)]
+    scales = [spread_of(column) for column in training.T]
     return SeriesEncoder(columns, look_back, horizon, [float(mean) for mean in training.mean(axis=0)], scales)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmkit.data.columns import as_number, is_missing, is_numeric
+from llmkit.data.columns import as_number, is_missing, is_numeric, spread_of
 from llmkit.data.season import read_date
 from llmkit.errors import DataError
 
@@ -193,7 +193,7 @@ def fit_column(name: str, values: Sequence[Any], training: Sequence[Any]) -> tup
     median = 0.0 if gaps.all() else float(np.median(numbers[~gaps]))
     # The filled values are part of what the network sees, so they are part of mean and spread.
     filled = np.where(gaps, median, numbers)
-    return NumericColumn(name, median, float(filled.mean()), float(filled.std()) or 1.0, bool(gaps.any())), []
+    return NumericColumn(name, median, float(filled.mean()), spread_of(filled), bool(gaps.any())), []
 
 
 def describe_gaps(columns: Sequence[Column], rows: Sequence[Values]) -> list[str]:

@@ -137,6 +137,9 @@ def test_the_width_of_a_baseline_has_its_law_and_its_check(run_cli, tmp_path):
         assert result.exit_code == 3
         assert "the points support no law" in result.stderr
         assert not (tmp_path / "check").exists()
+    other = run_cli(*["breast-cancer" if word == "wine" else word for word in command])
+    assert other.exit_code == 2
+    assert "data.source is wine, not breast-cancer" in other.stderr
 
 
 @pytest.mark.parametrize(

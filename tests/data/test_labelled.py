@@ -205,7 +205,7 @@ def test_too_few_rows_for_a_split_are_an_error(tmp_path):
 
 def test_one_class_alone_is_an_error(tmp_path):
     path = tmp_path / "one.csv"
-    path.write_text("x,label\n" + "".join(f"{i},a\n" for i in range(50)))
+    path.write_text("x,label\n" + "".join(f"{i % 7},a\n" for i in range(50)))
     with pytest.raises(DataError, match="every row has the same target 'a'"):
         read(path)
 
@@ -230,3 +230,13 @@ def test_classes_of_very_different_sizes_are_pointed_out(tmp_path):
     rare, usual = data.class_counts.tolist()
     assert rare + usual == len(data.splits["train"])
     assert any(f"{usual} are usual, {rare} are rare" in note for note in data.notes)
+
+
+def test_rows_that_only_a_column_left_out_tells_apart_are_in_the_same_split(tmp_path):
+    path = tmp_path / "people.csv"
+    path.write_text("id,x,y,label\n" + "".join(f"{i},{i % 40},{i % 40 / 3},{'ab'[i % 2]}\n" for i in range(200)))
+    data = read(path, leave_out=["id"])
+    train, test = ({tuple(row) for row in data.splits[name].inputs.tolist()} for name in ("train", "test"))
+    assert test
+    assert not train & test
+    assert any("160 rows repeat another one" in note for note in data.notes)

@@ -101,6 +101,13 @@ def test_texts_may_come_by_the_line_or_in_columns(spam, tmp_path, name, text):
     assert any("1 of 6 words are not known" in note for note in new.notes)
 
 
+def test_a_sentence_that_holds_the_name_of_the_column_is_no_header(spam, tmp_path):
+    _, stored = train(spam)
+    path = tmp_path / "new.txt"
+    path.write_text("This text was good, but win a home\n")
+    assert len(read_new_rows(stored, str(path)).raws) == 1
+
+
 def test_texts_of_several_columns_are_joined_as_in_training(tmp_path):
     path = tmp_path / "news.csv"
     rows = [

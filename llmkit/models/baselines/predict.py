@@ -44,9 +44,9 @@ def measure_language(model: nn.Module, rows: Rows, *, batch_size: int = LANGUAGE
         logits, targets = model(batch["inputs"]).float(), batch["targets"]
         losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORE_INDEX, reduction="none")
         place = torch.tensor(indices)
-        nats[place] = losses.double().sum(1).cpu()
-        counts[place] = (targets != IGNORE_INDEX).sum(1).double().cpu()
-        found[place] = (logits.argmax(2) == targets).sum(1).double().cpu()
+        nats[place] = losses.cpu().double().sum(1)
+        counts[place] = (targets != IGNORE_INDEX).sum(1).cpu().double()
+        found[place] = (logits.argmax(2) == targets).sum(1).cpu().double()
     return Language(nats, counts, found)
 
 
