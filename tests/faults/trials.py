@@ -169,8 +169,8 @@ def fail_writer(
         problem = judge(mode, code, struck, said)
         if found not in ({}, sizes(whole / "result")):
             problem = f"half of it is there: {found}"
-        elif mode == "full" and litter(place):
-            problem = f"left behind {litter(place)}"
+        elif mode == "full" and (left := [name for name in litter(place) if not name.startswith(".unfinished")]):
+            problem = f"left behind {left}"  # answers that an evaluation has got are kept for the same command
         elif number % 4 == 0 and not found:
             again = write(place, "count")[0], sizes(place / "result"), litter(place)
             problem = problem or (None if again == (0, sizes(whole / "result"), []) else f"then: {again}")
