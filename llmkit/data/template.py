@@ -65,6 +65,9 @@ class Template:
             bounds = {"seconds": SECONDS, "memory": MEMORY}
             opening = self.exchange({"template": self.source, "variables": self.variables, **bounds})
             if "failed" in opening:
+                if self.process is not None:
+                    end(self.process)
+                    self.process = None
                 return {"failed": str(opening["failed"])}
         return self.exchange(several)  # type: ignore[no-any-return]
 

@@ -107,21 +107,23 @@ def main() -> None:
     """Answer lines until there are none."""
     first = json.loads(sys.stdin.readline())
     set_bounds(first["memory"])
+    # Computing time alone counts, so that a busy machine kills nothing; the signal's default ends the process.
+    # To compile is to compute: constants are worked out then.
+    signal.setitimer(signal.ITIMER_VIRTUAL, first["seconds"])
     try:
         template = compile_template(first["template"])
         reply: Any = {}
     except (jinja2.exceptions.TemplateError, RecursionError, MemoryError) as error:
         reply = {"failed": f"it is no template ({error})"}
     while True:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.stdout.write(json.dumps(reply) + "\n")
         sys.stdout.flush()
         line = sys.stdin.readline()
         if not line:
             return
-        # Computing time alone counts, so that a busy machine kills nothing; the signal's default ends the process.
         signal.setitimer(signal.ITIMER_VIRTUAL, first["seconds"])
         reply = [answer(template, first["variables"] | data) for data in json.loads(line)]
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 if __name__ == "__main__":

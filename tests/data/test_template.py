@@ -34,6 +34,21 @@ def test_a_template_that_never_ends_is_stopped_and_the_next_rendering_works(monk
     assert template.render({**DATA, "stop": False}) == "hello!"
 
 
+def test_a_template_that_never_ends_to_be_compiled_is_stopped_too(monkeypatch):
+    monkeypatch.setattr(template_module, "SECONDS", 0.5)
+    template = Template("{{ 9**(9**9) }}", {})
+    for _ in range(2):
+        with pytest.raises(RenderError, match="computes for too long"):
+            template.render(DATA)
+
+
+def test_a_template_that_is_none_is_refused_with_the_same_reason_every_time():
+    template = Template("{% if %}", {})
+    for _ in range(2):
+        with pytest.raises(RenderError, match="it is no template"):
+            template.render(DATA)
+
+
 def test_filters_and_functions_are_those_of_transformers():
     source = "{{ messages | tojson }}{{ {'b': '<é>'} | tojson(indent=1) }}{{ strftime_now('%Y') | length }}"
     assert Template(source, {}).render(DATA) == '[{"role": "user", "content": "hello"}]{\n "b": "<é>"\n}4'
