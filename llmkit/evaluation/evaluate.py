@@ -170,7 +170,11 @@ def measure(task: Task, items: Sequence[Item], seed: int) -> Metrics:
         found = metrics.continuation_metrics(items, seed)
     else:
         found = metrics.mean_scores(items, seed)
-    return {**found, **(metrics.group_metrics(items, seed) if any(item.group for item in items) else {})}
+    if not any(item.group for item in items):
+        return found
+    # Macro-F1 and the like are no score of single items.
+    name = next(name for name in (task.metric, *items[0].scores) if name in items[0].scores)
+    return {**found, **metrics.group_metrics(items, name, seed)}
 
 
 def chance_level(task: Task, examples: Sequence[Example]) -> float | None:

@@ -86,19 +86,19 @@ def mean_scores(items: Sequence[Item], seed: int = 0) -> Metrics:
     return {name: mean([item.scores[name] for item in items], seed=seed) for name in items[0].scores}
 
 
-def group_metrics(items: Sequence[Item], seed: int = 0) -> Metrics:
-    """Accuracy within each group, and their mean, in which a small group counts as much as a large one."""
+def group_metrics(items: Sequence[Item], name: str, seed: int = 0) -> Metrics:
+    """The score `name` within each group, and their mean, in which a small group counts as much as a large one."""
     groups: dict[str, list[float]] = {}
     for item in items:
-        groups.setdefault(item.group, []).append(item.scores["accuracy"])
+        groups.setdefault(item.group, []).append(item.scores[name])
     names = sorted(groups)
-    found = {f"accuracy of {name}": mean(groups[name], seed=seed) for name in names}
+    found = {f"{name} of {group}": mean(groups[group], seed=seed) for group in names}
     values = [estimate.value for estimate in found.values()]
     errors = [estimate.stderr for estimate in found.values()]
     known = [error for error in errors if error is not None]
     # The groups are these and no others: only the items within them are a sample.
     stderr = math.hypot(*known) / len(names) if len(known) == len(names) else None
-    return {"accuracy_macro": Estimate(sum(values) / len(values), stderr), **found}
+    return {f"{name}_macro": Estimate(sum(values) / len(values), stderr), **found}
 
 
 def continuation_metrics(items: Sequence[Item], seed: int = 0) -> Metrics:

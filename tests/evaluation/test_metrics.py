@@ -98,3 +98,18 @@ def test_perplexities_are_over_all_texts_together():
 def test_the_error_of_a_ratio_vanishes_when_all_items_have_the_same():
     assert ratio([2.0, 4.0], [1, 2]).stderr == pytest.approx(0.0)
     assert ratio([2.0, 5.0], [1, 2]).stderr > 0
+
+
+def test_each_group_has_its_score_and_a_small_one_counts_as_much():
+    right = {"history": [1.0, 0.0, 1.0, 1.0], "law": [0.0]}
+    items = [
+        Item(f"{group} {number}", None, None, None, scores={"exact_match": score}, group=group)
+        for group, scores in right.items()
+        for number, score in enumerate(scores)
+    ]
+    found = metrics.group_metrics(items, "exact_match")
+    assert {name: estimate.value for name, estimate in found.items()} == {
+        "exact_match_macro": 0.375,
+        "exact_match of history": 0.75,
+        "exact_match of law": 0.0,
+    }
