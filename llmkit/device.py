@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 
 import torch
@@ -109,3 +111,12 @@ def available_memory_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     total, available = main_memory()
     return available if available is not None else (total or 0) // 2
+
+
+def forget_model() -> None:
+    """Give back what a model has held before the next one is built: its memory, and what was compiled for its sizes."""
+    gc.collect()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

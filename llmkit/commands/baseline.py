@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from llmkit.data.labelled import LabelledData
     from llmkit.models.baselines import BaselineSpec
     from llmkit.recipe.schema import BaselineRecipe
-    from llmkit.training.run import RunOptions
+    from llmkit.training.run import Run, RunOptions
+    from llmkit.training.summary import TrainSummary
 
 
 class TrainsUnlessTold(TyperGroup):
@@ -146,28 +147,13 @@ def run_baseline(
     experiment: Experiment, output: Path, accelerator: Accelerator, *, options: RunOptions, as_json: bool
 ) -> None:
     """Open the run, train, test, and tell what came out."""
-    from llmkit.commands.baseline_results import finish, format_results, measure
-    from llmkit.models.baselines import load_weights, save_baseline
-    from llmkit.training.loop import conclude, earlier_summary, train
+    from llmkit.commands.baseline_results import finish, format_results
+    from llmkit.training.loop import conclude
     from llmkit.training.run import open_run
 
-    settings, labelled, model = experiment.settings, experiment.labelled, experiment.model
-    rows = labelled.splits
-    with open_run(output, settings, accelerator, options=options, inputs={"data": labelled.content_hash}) as run:
-        summary = earlier_summary(run) or train(
-            model,
-            rows["train"],
-            choose_loss(settings, labelled),
-            settings.train,
-            run,
-            accelerator=accelerator,
-            save_model=lambda folder, weights: save_baseline(
-                model, folder, section=settings.model, spec=experiment.spec, data=labelled.to_json()
-            ),
-            load_model=lambda folder: load_weights(model, folder),
-            validate=(lambda: measure(model, labelled, "validation")) if len(rows["validation"]) else None,
-            looks_inside=True,
-        )
+    inputs = {"data": experiment.labelled.content_hash}
+    with open_run(output, experiment.settings, accelerator, options=options, inputs=inputs) as run:
+        summary = train_baseline(experiment, run, accelerator, looks_inside=True)
         if summary.status == "stopped":
             conclude(summary, run, as_json=as_json)  # raises
         results = finish(experiment, run, summary)
@@ -175,6 +161,30 @@ def run_baseline(
             write(format_results(results))
         shown = {name: results[name] for name in ("test", "reference", "references")}
         conclude(summary, run, as_json=as_json, extra=shown)
+
+
+def train_baseline(experiment: Experiment, run: Run, accelerator: Accelerator, *, looks_inside: bool) -> TrainSummary:
+    """Train the network in an open run; of a run that is finished, what it came to."""
+    from llmkit.commands.baseline_results import measure
+    from llmkit.models.baselines import load_weights, save_baseline
+    from llmkit.training.loop import earlier_summary, train
+
+    settings, labelled, model = experiment.settings, experiment.labelled, experiment.model
+    rows = labelled.splits
+    return earlier_summary(run) or train(
+        model,
+        rows["train"],
+        choose_loss(settings, labelled),
+        settings.train,
+        run,
+        accelerator=accelerator,
+        save_model=lambda folder, weights: save_baseline(
+            model, folder, section=settings.model, spec=experiment.spec, data=labelled.to_json()
+        ),
+        load_model=lambda folder: load_weights(model, folder),
+        validate=(lambda: measure(model, labelled, "validation")) if len(rows["validation"]) else None,
+        looks_inside=looks_inside,
+    )
 
 
 def choose_loss(settings: BaselineRecipe, labelled: LabelledData) -> LossSum:

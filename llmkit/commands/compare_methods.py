@@ -152,32 +152,16 @@ def train_network(experiment: Experiment, folder: Path) -> float:
     Raises:
         StoppedError: It was stopped, with a checkpoint.
     """
-    from llmkit.commands.baseline import choose_loss
-    from llmkit.commands.baseline_results import measure
-    from llmkit.models.baselines import load_weights, save_baseline
-    from llmkit.training.loop import earlier_summary, train
+    from llmkit.commands.baseline import train_baseline
+    from llmkit.models.baselines import load_weights
     from llmkit.training.run import open_run
 
-    settings, labelled, model = experiment.settings, experiment.labelled, experiment.model
-    rows = labelled.splits
-    accelerator = begin_job(settings.train)
-    with open_run(folder, settings, accelerator, inputs={"data": labelled.content_hash}) as run:
-        summary = earlier_summary(run) or train(
-            model,
-            rows["train"],
-            choose_loss(settings, labelled),
-            settings.train,
-            run,
-            accelerator=accelerator,
-            save_model=lambda folder, weights: save_baseline(
-                model, folder, section=settings.model, spec=experiment.spec, data=labelled.to_json()
-            ),
-            load_model=lambda folder: load_weights(model, folder),
-            validate=(lambda: measure(model, labelled, "validation")) if len(rows["validation"]) else None,
-        )
+    accelerator, inputs = begin_job(experiment.settings.train), {"data": experiment.labelled.content_hash}
+    with open_run(folder, experiment.settings, accelerator, inputs=inputs) as run:
+        summary = train_baseline(experiment, run, accelerator, looks_inside=False)
     if summary.status == "stopped":
         raise StoppedError(f"stopped after step {summary.step} with a checkpoint", where=str(folder), fix=AGAIN)
-    load_weights(model, summary.model)
+    load_weights(experiment.model, summary.model)
     return summary.seconds
 
 

@@ -63,7 +63,7 @@ def run_method(method: Method, contest: Contest, job: Job) -> Result:
 
 def answer_with(method: Method, contest: Contest, job: Job, aside: Path) -> Outcome:
     """Run a method, and give back what a language model has held."""
-    from llmkit.commands.ladder import forget_model
+    from llmkit.device import forget_model
 
     outcome = RUNS[method.name](method, contest, job, aside)
     if method.name in (*ASKED, *TUNED):

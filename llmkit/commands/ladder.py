@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shlex
 import sys
@@ -109,6 +108,8 @@ def stopped(base: Base, done: int, total: int) -> StoppedError:
 
 def train(rung: Rung, base: Base, *, time_limit: str | None) -> None:
     """Run the verb of a rung in this process; what it has to tell goes to people."""
+    from llmkit.device import forget_model
+
     work = train_model if base.kind == "pretrain" else train_network
     with redirect_stdout(sys.stderr):
         work(rung, base, time_limit)
@@ -142,17 +143,6 @@ def network_settings(rung: Rung, base: Base) -> BaselineRecipe:
     from llmkit.recipe.schema import BaselineRecipe
 
     return load_recipe(BaselineRecipe, base.recipe, overrides_of(rung, base), {"data.source": ("--data", base.data)})
-
-
-def forget_model() -> None:
-    """Give back what a rung has held before the next one is built: its memory, and what was compiled for its sizes."""
-    import torch
-
-    gc.collect()
-    if "torch._dynamo" in sys.modules:
-        torch._dynamo.reset()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def is_finished(rung: Rung, base: Base) -> bool:

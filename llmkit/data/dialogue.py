@@ -33,6 +33,10 @@ DIALOGUES_AT_ONCE = 512
 """Dialogues that are encoded in one go, on all cores."""
 
 
+IdsAndTargets = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Of one document: input ids and shifted targets, (T,) each."""
+
+
 class Row(NamedTuple):
     """One dialogue as a model sees it.
 
@@ -153,6 +157,20 @@ def show_row(input_ids: Sequence[int], targets: Sequence[int], tokenizer: Any) -
     return "".join(pieces)
 
 
+def until_last_target(row: Row) -> IdsAndTargets:
+    """Ids and targets up to the last one: what follows adds nothing to the loss."""
+    end = int(np.flatnonzero(row.targets != IGNORE_INDEX)[-1]) + 1
+    return row.input_ids[:end], row.targets[:end]
+
+
+def hash_rows(rows: Sequence[IdsAndTargets]) -> str:
+    """SHA-256 over all ids and targets, in their order."""
+    digest = hashlib.sha256()
+    for ids, targets in rows:
+        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + targets.tobytes())
+    return digest.hexdigest()
+
+
 class DialogueRows:
     """Rows of dialogues, stacked by index.
 
@@ -161,13 +179,11 @@ class DialogueRows:
     """
 
     def __init__(self, rows: Sequence[Row], *, is_flat: bool = False) -> None:
-        # What follows the last target adds nothing to the loss.
-        ends = [int(np.flatnonzero(row.targets != IGNORE_INDEX)[-1]) + 1 for row in rows]
-        self.rows = [(row.input_ids[:end], row.targets[:end]) for row, end in zip(rows, ends, strict=True)]
+        self.rows = [until_last_target(row) for row in rows]
         self.num_bytes = [row.num_bytes for row in rows]
         self.is_stream = False
         self.is_flat = is_flat
-        self.lengths: Sequence[int] | None = ends
+        self.lengths: Sequence[int] | None = [len(ids) for ids, _ in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -175,10 +191,7 @@ class DialogueRows:
     @property
     def content_hash(self) -> str:
         """SHA-256 over all ids and targets, in their order."""
-        digest = hashlib.sha256()
-        for ids, targets in self.rows:
-            digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + targets.tobytes())
-        return digest.hexdigest()
+        return hash_rows(self.rows)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Stack the rows with these indices.
@@ -189,10 +202,6 @@ class DialogueRows:
         """
         rows = [self.rows[i] for i in indices]
         return lay_end_to_end(rows) if self.is_flat else pad(rows)
-
-
-IdsAndTargets = tuple[NDArray[np.int32], NDArray[np.int32]]
-"""A row's input ids and targets, (T,) both."""
 
 
 def lay_end_to_end(rows: Sequence[IdsAndTargets]) -> Batch:

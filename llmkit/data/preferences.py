@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from llmkit.batch import IGNORE_INDEX, Batch
+from llmkit.batch import Batch
 from llmkit.console import Progress
-from llmkit.data.dialogue import IdsAndTargets, Row, encode_renderings, lay_end_to_end, pad
+from llmkit.data.dialogue import (
+    IdsAndTargets,
+    Row,
+    encode_renderings,
+    hash_rows,
+    lay_end_to_end,
+    pad,
+    until_last_target,
+)
 from llmkit.data.dialogue_set import TOO_LONG, Account, Overlong, raise_nothing_left
 from llmkit.data.preference_forms import Preference
 from llmkit.data.rendering import RenderError, Rendering, renderer_of
@@ -121,10 +127,7 @@ class PairRows:
     @property
     def content_hash(self) -> str:
         """SHA-256 over all ids and targets, in their order."""
-        digest = hashlib.sha256()
-        for ids, targets in self.documents:
-            digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + targets.tobytes())
-        return digest.hexdigest()
+        return hash_rows(self.documents)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The pairs with these indices.
@@ -144,13 +147,6 @@ class PairRows:
         if self.reference is not None:
             batch["reference"] = self.reference[torch.tensor(list(indices))]
         return batch
-
-
-def until_last_target(row: Row) -> IdsAndTargets:
-    """Ids and targets up to the last one: what follows adds nothing."""
-    targets: NDArray[np.int32] = row.targets
-    end = int(np.flatnonzero(targets != IGNORE_INDEX)[-1]) + 1
-    return row.input_ids[:end], targets[:end]
 
 
 def double_max(sizes: Sequence[int]) -> int:
