@@ -46,12 +46,16 @@ fix: $(INSTALLED) ## Mend the format, what lint can, and the generated parts of 
 	$(BIN)/ruff format .
 	$(BIN)/cog -r README.md
 
-bench: $(INSTALLED) ## Measure, beside litgpt, transformers' Trainer, TRL, lm-eval and Lightning: hours on a quiet machine
+bench: $(INSTALLED) ## Measure beside litgpt, Trainer and Lightning; with MODEL, ROWS and TASK beside TRL and lm-eval too
 	$(BIN)/python tests/benchmarks/bench_pretrain.py
 	$(BIN)/python tests/benchmarks/bench_baseline.py
 	$(BIN)/python tests/benchmarks/bench_overhead.py
 	$(BIN)/python tests/benchmarks/bench_checkpoint.py
 	$(BIN)/python tests/benchmarks/bench_tokenizer.py
+ifdef MODEL
+	$(BIN)/python tests/benchmarks/bench_finetune.py --model $(MODEL) --data $(ROWS)
+	$(BIN)/python tests/benchmarks/bench_evaluate.py --model $(MODEL) --data $(TASK)
+endif
 
 soak: $(INSTALLED) ## Kill runs hundreds of times, and see that none is lost: under an hour
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py

@@ -57,6 +57,27 @@ def count_targets(batch: Batch) -> int:
     return int((targets != IGNORE_INDEX).sum())
 
 
+def batches_by_length(lengths: Sequence[int], *, tokens: int | None, rows: int | None = None) -> list[list[int]]:
+    """Places in `lengths`, like ones together and the longest first, as batches that are padded to their longest row.
+
+    Args:
+        lengths: Of each row.
+        tokens: Most positions of a batch, padding included; a longer row stands alone. None: any number.
+        rows: Most rows of a batch. None: any number.
+
+    >>> batches_by_length([3, 9, 4, 5], tokens=12)
+    [[1], [3, 2], [0]]
+    """
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        last = batches[-1] if batches else []
+        is_wide = bool(last) and tokens is not None and (len(last) + 1) * lengths[last[0]] > tokens
+        if not last or is_wide or len(last) == rows:
+            batches.append([])
+        batches[-1].append(place)
+    return batches
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The same batch on `device`."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

@@ -14,7 +14,6 @@ from llmkit import __version__
 from llmkit.commands import (
     baseline,
     bench,
-    certify,
     chat,
     compare,
     data,
@@ -30,6 +29,7 @@ from llmkit.commands import (
     run,
     scale,
     tokenizer,
+    verify,
 )
 from llmkit.console import is_main_process, paint
 from llmkit.errors import LlmkitError, UsageError
@@ -40,6 +40,10 @@ MistypedCommand: Any = typer.BadParameter.__base__
 
 class ErrorBoundary(TyperGroup):
     """Turns what a user can mend into one message on stderr and an exit code; other exceptions keep their traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The verbs as they follow each other, groups among them."""
+        return list(VERBS)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command of `ctx`; errors of the LlmkitError family and of the file system end here."""
@@ -104,24 +108,33 @@ def llmkit(
     """From a folder of text to a language model you can talk to and whose numbers you can trust."""
 
 
-app.add_typer(baseline.app, name="baseline")
-app.command("bench")(bench.bench)
-app.command("chat")(chat.chat)
-app.command("compare")(compare.compare)
-app.add_typer(data.app, name="data")
-app.command("doctor")(doctor.doctor)
-app.command("evaluate")(evaluate.evaluate)
-app.command("finetune")(finetune.finetune)
-app.command("generate")(generate.generate)
-app.add_typer(model.app, name="model")
-app.command("peek")(peek.peek)
-app.command("pretrain")(pretrain.pretrain)
-app.add_typer(recipe.app, name="recipe")
-app.command("report")(report.report)
-app.add_typer(run.app, name="run")
-app.command("scale")(scale.scale)
-app.add_typer(tokenizer.app, name="tokenizer")
-app.command("verify")(certify.verify)
+VERBS: dict[str, tuple[Any, str]] = {
+    "tokenizer": (tokenizer.app, "Train a tokenizer, measure it, see how it cuts a text."),
+    "data": (data.app, "Prepare text for training, look at it, check dialogues."),
+    "pretrain": (pretrain.pretrain, "Train a language model from scratch, or go on with one."),
+    "finetune": (finetune.finetune, "Teach a model to answer, to prefer or to classify."),
+    "evaluate": (evaluate.evaluate, "Measure a model on tasks, or compare two."),
+    "generate": (generate.generate, "Write on from a prompt."),
+    "chat": (chat.chat, "Talk with a model."),
+    "peek": (peek.peek, "See what a model expects at each token of a text."),
+    "baseline": (baseline.app, "Train an MLP, a CNN or an RNN; let one predict."),
+    "compare": (compare.compare, "Hold every method against each other on one task."),
+    "scale": (scale.scale, "Train several sizes and predict the next one."),
+    "verify": (verify.verify, "Check that training, saving and answering are sound."),
+    "model": (model.app, "Look at models, merge adapters, convert to and from GGUF."),
+    "run": (run.app, "List runs, look into one, compare some, check the bytes."),
+    "report": (report.report, "Put runs and results into one table and one page."),
+    "recipe": (recipe.app, "Show the recipes that there are, and all their fields."),
+    "bench": (bench.bench, "Measure this machine, and what a recipe will take."),
+    "doctor": (doctor.doctor, "Show versions, devices, memory, disk; check a folder."),
+}
+"""Name -> the verb or the group of verbs, and what it does in a line: in the order of the way from text to a model."""
+
+for name, (verb, line) in VERBS.items():
+    if isinstance(verb, typer.Typer):
+        app.add_typer(verb, name=name, short_help=line)
+    else:
+        app.command(name, short_help=line)(verb)
 
 
 def main() -> None:

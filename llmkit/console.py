@@ -6,11 +6,12 @@ Colours and moving bars appear on a terminal only; NO_COLOR and TERM=dumb switch
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ def write_json(document: Any) -> None:
     write(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
+def without_nan(document: Any) -> Any:
+    """The same with null in place of numbers that are not finite, which JSON has no word for."""
+    if isinstance(document, dict):
+        return {key: without_nan(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [without_nan(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
+
+
 def write(text: str, *, end: str = "\n") -> None:
     """Write data to stdout, at once, from the main process alone."""
     if is_main_process():
@@ -56,9 +66,9 @@ def say(text: str = "", *, end: str = "\n") -> None:
     if is_main_process():
         # Whoever read stderr may have gone (a closed pipe): that must not end a training.
         with suppress(OSError):
-            sys.stderr.write(text + end)
+            sys.stderr.write((CLEARED if _bars else "") + text + end)
             sys.stderr.flush()
-        if _log and not text.startswith("\r"):
+        if _log:
             # A full disk costs lines of the log, nothing else.
             with suppress(OSError), _log[-1].open("a", encoding="utf-8") as file:
                 file.write(re.sub(r"\x1b\[[0-9;]*[mK]", "", text) + end)
@@ -72,6 +82,12 @@ def shout(text: str) -> None:
 
 
 _log: list[Path] = []
+
+_bars: list[Progress] = []
+"""Those that stand on the terminal now: what is said goes above them."""
+
+CLEARED = "\r\x1b[K"
+"""The line of the cursor emptied."""
 
 
 @contextmanager
@@ -152,29 +168,35 @@ class Progress:
         self.unit = unit
         self.done = start
         self.start = start
-        self.note = ""
+        self.note: str | Callable[[], str] = ""
 
     def __enter__(self) -> Progress:
         self.begin = self.last_shown = time.monotonic()
         self.is_live = is_main_process() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        if self.is_live:
+            _bars.append(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self.is_live:
-            say("\r\x1b[K", end="")
+            self.draw("")
+            _bars.remove(self)
 
-    def update(self, count: int = 1, *, note: str = "") -> None:
-        """Add `count` finished units and show where things stand, if it is time to."""
+    def update(self, count: int = 1, *, note: str | Callable[[], str] = "") -> None:
+        """Add `count` finished units and show where things stand, if it is time to; only then a note is called."""
         self.done += count
         self.note = note or self.note
         now = time.monotonic()
         if now - self.last_shown >= (0.1 if self.is_live else SECONDS_BETWEEN_LINES):
             self.last_shown = now
-            say(f"\r\x1b[K{self.line(now)}" if self.is_live else self.line(now), end="" if self.is_live else "\n")
+            show = self.draw if self.is_live else say
+            show(self.line(now))
 
-    def interrupt(self, text: str) -> None:
-        """Say something above the bar."""
-        say(f"\r\x1b[K{text}" if self.is_live else text)
+    def draw(self, line: str) -> None:
+        """Put a line in the place of the one that stands there; no log has it."""
+        with suppress(OSError):
+            sys.stderr.write(CLEARED + line)
+            sys.stderr.flush()
 
     def line(self, now: float) -> str:
         """One line: label, bar, count, note, and the time left."""
@@ -188,7 +210,7 @@ class Progress:
         else:
             parts.append(f"{self.done:,} {self.unit}".rstrip())
         if self.note:
-            parts.append(self.note)
+            parts.append(self.note if isinstance(self.note, str) else self.note())
         new = self.done - self.start
         if self.total and new > 0:
             parts.append(f"{format_seconds(elapsed / new * (self.total - self.done))} left")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 
 from llmkit import console
-from llmkit.console import Progress, format_seconds, format_table, paint, say, tee, write_json
+from llmkit.console import Progress, format_seconds, format_table, paint, say, tee, without_nan, write_json
 
 
 class Terminal(io.StringIO):
@@ -97,6 +98,27 @@ def test_a_log_gets_what_is_said_without_colours_and_bars(tmp_path, monkeypatch)
     open_terminal(monkeypatch)
     with tee(tmp_path / "log.txt"):
         say(paint("warning:", "yellow") + " careful")
-        say("\r\x1b[Kbar", end="")
+        with Progress("training", total=4, unit="steps") as progress:
+            progress.last_shown = -1.0
+            progress.update(2)
+            say("step 2: validation 1.5")
     say("later")
-    assert (tmp_path / "log.txt").read_text() == "warning: careful\n"
+    assert (tmp_path / "log.txt").read_text() == "warning: careful\nstep 2: validation 1.5\n"
+
+
+def test_what_is_said_under_a_bar_stands_on_a_line_of_its_own(monkeypatch):
+    terminal = open_terminal(monkeypatch)
+    with Progress("training", total=4, unit="steps") as progress:
+        progress.last_shown = -1.0
+        progress.update(2)
+        say("a sample")
+    assert "\r\x1b[Ka sample\n" in terminal.getvalue()
+
+
+def test_the_note_beside_a_bar_is_made_when_it_is_shown():
+    with Progress("training", total=4, unit="steps") as progress:
+        progress.update(1, note=lambda: pytest.fail("nothing is shown yet"))
+
+
+def test_numbers_that_json_does_not_know_become_null():
+    assert without_nan({"a": [1.0, math.nan], "b": (math.inf, "nan")}) == {"a": [1.0, None], "b": [None, "nan"]}

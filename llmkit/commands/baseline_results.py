@@ -60,6 +60,7 @@ def score(outputs: Tensor, labelled: LabelledData, split: str) -> dict[str, floa
 
 def measure_references(labelled: LabelledData, split: str) -> list[dict[str, Any]]:
     """The metrics of each reference on a split, the simplest first, with its size and its time."""
+    from llmkit.data.words import split_words
     from llmkit.evaluation.predictions import language_metrics
     from llmkit.evaluation.references import count_symbols, fit_references
 
@@ -81,7 +82,9 @@ def measure_references(labelled: LabelledData, split: str) -> list[dict[str, Any
             "parameters": reference.parameters,
             "seconds": round(reference.seconds, 3),
         }
-        for reference in fit_references(labelled.form, training, rows, num_outputs=labelled.num_outputs)
+        for reference in fit_references(
+            labelled.form, training, rows, num_outputs=labelled.num_outputs, words_of=split_words
+        )
     ]
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llmkit.data.labelled import LabelledData
-    from llmkit.data.tables import TableEncoder
+    from llmkit.data.table_encoder import TableEncoder
 
 LONGEST_TEXT = 400
 LARGEST_PICTURE = 128
@@ -19,24 +19,24 @@ MOST_COLUMNS = 12
 
 def describe_row(labelled: LabelledData, split: str, row: int) -> dict[str, Any]:
     """A row as {"text"}, {"picture"} (PNG in base64), {"columns"} or nothing."""
-    from llmkit.data.tables import TableEncoder
-    from llmkit.data.words import WordEncoder
+    from llmkit.data.pictures import png_of
+    from llmkit.data.table_encoder import TableEncoder
 
-    inputs, encoder = labelled.splits[split].inputs[row], labelled.encoder
-    if isinstance(encoder, WordEncoder):
-        words = ["[?]", *encoder.words]
-        text = " ".join(words[i - 1] for i in inputs.tolist() if i)
+    rows, encoder = labelled.splits[split], labelled.encoder
+    inputs = rows.inputs[row]
+    if rows.texts is not None:
+        text = rows.texts[row]
         return {"text": text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"}
     if isinstance(encoder, TableEncoder):
         return {"columns": describe_columns(encoder, inputs)}
     if labelled.form == "image" and max(inputs.shape[1:]) <= LARGEST_PICTURE:
-        return {"picture": base64.b64encode(png_of(inputs)).decode()}
+        return {"picture": base64.b64encode(png_of(inputs.numpy())).decode()}
     return {}
 
 
 def describe_columns(encoder: TableEncoder, inputs: Tensor) -> dict[str, Any]:
     """The first columns of a table's row; of a gap what stood for it."""
-    from llmkit.data.tables import NumericColumn
+    from llmkit.data.table_encoder import NumericColumn
 
     values: dict[str, Any] = {}
     place = 0
@@ -48,28 +48,6 @@ def describe_columns(encoder: TableEncoder, inputs: Tensor) -> dict[str, Any]:
         else:
             values[column.name] = next((c for c, on in zip(column.categories, part, strict=True) if on), None)
     return values
-
-
-def png_of(pixels: Tensor) -> bytes:
-    """A picture (C, H, W) as a PNG file; numbers that are no bytes are spread from black to white."""
-    import struct
-    import zlib
-
-    import torch
-
-    if pixels.dtype != torch.uint8 or pixels.max() < 64:
-        low, high = float(pixels.min()), float(pixels.max())
-        pixels = ((pixels.float() - low) / ((high - low) or 1.0) * 255).round().byte()
-    pixels = pixels if len(pixels) in (1, 3) else pixels[:1]
-    channels, height, width = pixels.shape
-    lines = b"".join(b"\0" + bytes(line.flatten().tolist()) for line in pixels.permute(1, 2, 0))
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
-    parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def numbers_of(outputs: Tensor, labelled: LabelledData, split: str) -> tuple[str, list[float], list[float]]:

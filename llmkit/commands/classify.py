@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from llmkit.data.text_labels import LabelledText
     from llmkit.recipe.schema import FinetuneRecipe
 
+OF_DIALOGUES = ("roles", "paths", "strip", "train_on", "thinking", "sample_prompts")
+"""Fields of data that say something of dialogues alone."""
+
 
 def gather_texts(settings: FinetuneRecipe, base: Base) -> Material:
     """Texts as rows, and the classifier with what is trained on them."""
     from llmkit.commands.tuning import Material, longest_row
     from llmkit.data.dialogue_set import tell
-    from llmkit.data.text_labels import TextRows, collect_labels, encode_labelled
+    from llmkit.data.dialogue_source import check_meant
+    from llmkit.data.text_labels import TextRows, encode_labelled
     from llmkit.models.classify import class_loss_sum, save_classifier
 
-    train, validation, accounts = read_labelled_texts(settings)
-    labels = collect_labels(train)
+    check_meant(settings.data, OF_DIALOGUES, "classify")
+    train, validation, labels, accounts = read_labelled_texts(settings)
     say(f"{len(labels)} labels: {', '.join(labels[:20])}{' ...' if len(labels) > 20 else ''}")
     limit = longest_row(settings, base.model)
     rows = []
@@ -53,28 +57,36 @@ def gather_texts(settings: FinetuneRecipe, base: Base) -> Material:
 
 def read_labelled_texts(
     settings: FinetuneRecipe,
-) -> tuple[list[LabelledText], list[LabelledText], list[Account]]:
-    """Training and validation texts, and an account of each set."""
-    from llmkit.data.dialogue_set import Account
-    from llmkit.data.text_labels import read_texts, split_texts
+) -> tuple[list[LabelledText], list[LabelledText], list[str], list[Account]]:
+    """Training and validation texts, the labels of the training data, and an account of each set.
 
-    data = settings.data
-    texts, account = read_texts(str(data.source), columns=data.columns)
-    account.name = "train"
-    if isinstance(data.validation, str):
-        validation, held_account = read_texts(data.validation, columns=data.columns)
-        held_account.name = "validation"
-        known = {text.text for text in validation}
-        for text in texts:
-            if text.text in known:
-                account.drop("also in the validation data", text.where)
-        return [text for text in texts if text.text not in known], validation, [account, held_account]
-    train, validation = split_texts(texts, data.validation)
+    A label whose texts are all held out is one of the training data's too: that nobody learns it is told.
+    """
+    from llmkit.data.dialogue_set import HELD_OUT, Account
+    from llmkit.data.dialogue_source import held_apart
+    from llmkit.data.text_labels import collect_labels, read_texts
+
+    data, accounts = settings.data, {}
+
+    def read(split: str, source: str) -> list[LabelledText]:
+        texts, accounts[split] = read_texts(source, columns=data.columns)
+        accounts[split].name = split
+        return texts
+
+    texts = read("train", str(data.source))
+    train, validation, shared, _ = held_apart(texts, data, partial(read, "validation"))
+    for text in shared:
+        accounts["train"].drop(HELD_OUT, text.where)
     if not validation:
         warn("no text is held out: how well the classifier does beyond its rows will not be seen")
-        return train, [], [account]
-    account.num_read -= len(validation)
-    return train, validation, [account, Account("validation", num_read=len(validation))]
+    elif "validation" not in accounts:
+        accounts["train"].num_read -= len(validation)
+        accounts["validation"] = Account("validation", num_read=len(validation))
+    labels = collect_labels(texts)
+    taught = {text.label for text in train}
+    if untaught := [label for label in labels if label not in taught]:
+        warn(f"all texts of the label {', '.join(untaught)} are held out: it is not learned")
+    return train, validation, labels, list(accounts.values())
 
 
 def attach_head(settings: FinetuneRecipe, base: Base, labels: list[str]) -> Any:
@@ -124,19 +136,18 @@ def validation_of(
     say(f"always naming the commonest class is right on {majority['accuracy']:.1%} of the held-out texts")
 
     def validate() -> dict[str, float]:
-        from llmkit.batch import to_device
+        from llmkit.batch import batches_by_length, to_device
         from llmkit.models.classify import class_logits
         from llmkit.models.compile import uncompiled
         from llmkit.training.step import rows_per_forward, tokens_per_forward
 
         # Every process measures all: there are few texts, and macro-F1 is no sum.
         config, device = settings.train, next(model.parameters()).device
-        tokens, found, order = tokens_per_forward(config, device) or 2**60, [], list(range(len(rows)))
+        size, tokens = rows_per_forward(config), tokens_per_forward(config, device)
+        logits = torch.empty(len(rows), len(labels))
         with uncompiled(model):
-            while order:
-                size = max(1, min(rows_per_forward(config), tokens // max(rows.lengths[i] for i in order)))
-                part, order = order[:size], order[size:]
-                found.append(class_logits(model, to_device(rows.batch(part), device)).cpu())
-        return classification_metrics(torch.cat(found), held)
+            for part in batches_by_length(rows.lengths, tokens=tokens, rows=size):
+                logits[part] = class_logits(model, to_device(rows.batch(part), device)).cpu()
+        return classification_metrics(logits, held)
 
     return validate

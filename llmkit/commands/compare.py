@@ -9,12 +9,23 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llmkit.commands.compare_curve import Curve, parse_counts, trace
-from llmkit.commands.compare_rows import Contest, Limits, open_contest
+from llmkit.commands.compare_curve import Curve, plan_curve, trace
+from llmkit.commands.compare_rows import Contest, Limits
 from llmkit.commands.compare_run import run_cascade, run_methods
-from llmkit.commands.compare_settings import CASCADE, METHODS, Asked, Job, data_section, make_method, parse_methods
+from llmkit.commands.compare_settings import (
+    CASCADE,
+    METHODS,
+    Asked,
+    Job,
+    data_section,
+    make_method,
+    parse_methods,
+    tell_unused,
+)
+from llmkit.commands.compare_sources import open_contest
 from llmkit.commands.compare_store import claim_folder
 from llmkit.commands.compare_view import describe_contest, document_of, show_document
+from llmkit.commands.options import AsJson
 from llmkit.commands.tasks import Flags
 from llmkit.console import say, write_json
 from llmkit.errors import UsageError
@@ -76,7 +87,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws examples, initial weights and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws examples, initial weights and intervals.")] = 0,
     dtype: Annotated[
         Literal["auto", "fp32", "bf16"],
         typer.Option(help="In which language models answer: bf16 where the hardware has it."),
@@ -85,7 +96,7 @@ def compare(
         Path | None,
         typer.Option(help="Folder of the comparison. [default: comparisons/TASK-HASH]", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train and test every method on the same rows: from the most frequent class to a tuned language model.
 
@@ -109,9 +120,10 @@ def compare(
     asked = Asked(parse_methods(methods), model, shots, seed, dtype, tuple(overrides or []))
     flags = Flags(question=question_column, answer=answer_column, prompt=prompt, train=train)
     limits = Limits(limit_train, limit, seed)
+    tell_unused(asked)
     check_model(model)
     contest = open_contest(task, flags, data or [], data_section(asked.overrides), limits)
-    wanted = Curve(parse_counts(curve, contest), parse_methods(curve_methods), draws) if curve else None
+    wanted = plan_curve(curve, curve_methods, draws, contest, asked)
     folder = output or Path("comparisons") / f"{plain(contest.name)}-{contest.content_hash[:8]}"
     with StopRequest() as stop:
         job = Job(asked, folder, stop, find_model(model, contest))

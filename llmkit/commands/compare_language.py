@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmkit.commands.tuning import Material
     from llmkit.evaluation.evaluate import Subject
     from llmkit.evaluation.metrics import Item
-    from llmkit.evaluation.task import Task
+    from llmkit.evaluation.task import Example, Task
     from llmkit.recipe.schema import FinetuneRecipe
 
 
@@ -41,13 +41,17 @@ def check_text(contest: Contest, job: Job) -> None:
 
 @dataclass
 class Asking:
-    """A language model that is asked some rows, watched by a bar."""
+    """A language model that is asked some rows, watched by a bar.
+
+    `shown` are the places of the labelled rows that stood in prompts: the same few, or others for each question.
+    """
 
     subject: Subject
     task: Task
     shots: int
     seed: int
     job: Job
+    shown: set[str] = field(default_factory=set)
 
     def answer(self, part: Part) -> tuple[list[Item], float | None]:
         """The items of a split, and milliseconds for each that was asked now; None where all were known already.
@@ -65,7 +69,13 @@ class Asking:
             return [], None
         pool = self.task.examples("train") if self.shots else []
         text_of = partial(text_of_example, self.task)
-        draw = ShotDrawer(pool, self.task.shots, num_shots=self.shots, seed=self.seed, text_of=text_of).draw
+        drawer = ShotDrawer(pool, self.task.shots, num_shots=self.shots, seed=self.seed, text_of=text_of)
+
+        def draw(question: Example) -> list[Example]:
+            shots = drawer.draw(question)
+            self.shown.update(shot.where for shot in shots)
+            return shots
+
         label = f"{self.task.name}, {self.shots} shots" if self.shots else self.task.name
         with Progress(label, total=len(examples), unit="rows") as progress:
 
@@ -103,14 +113,15 @@ def run_asked(method: Method, contest: Contest, job: Job, folder: Path) -> Outco
     shots = min(shots, len(contest.parts["train"]))
     task = own_rows(contest.task, contest)
     found: dict[str, NDArray[Any]] = {}
-    milliseconds = None
+    milliseconds, examples = None, 0
     subject = load_subject(str(job.asked.model), job.asked.dtype, None, tasks=[task])
     for split in ("test", "validation"):
         asking = Asking(replace(subject, journal=Journal(folder / split)), task, shots, method.seed, job)
         items, spent = asking.answer(contest.parts[split])
-        found[split] = probabilities(items, contest.num_outputs)
-        milliseconds = spent if split == "test" else milliseconds
-    return Outcome(found["test"], found["validation"], examples=shots, milliseconds=milliseconds)
+        found[split] = probabilities(items, contest.num_outputs, contest.metric)
+        if split == "test":
+            milliseconds, examples = spent, len(asking.shown)
+    return Outcome(found["test"], found["validation"], examples=examples, milliseconds=milliseconds)
 
 
 def own_rows(task: Task, contest: Contest) -> Task:
@@ -120,15 +131,17 @@ def own_rows(task: Task, contest: Contest) -> Task:
     return replace(task, load=lambda split: rows[split], shots=order, labels=tuple(contest.labels))
 
 
-def probabilities(items: Sequence[Item], size: int) -> NDArray[Any]:
-    """Softmax of the log-likelihoods of each item's choices: (N, K)."""
+def probabilities(items: Sequence[Item], size: int, metric: str) -> NDArray[Any]:
+    """Softmax of that by which the metric chooses, log-likelihoods or these per byte or token: (N, K)."""
     import numpy as np
 
     from llmkit.evaluation.calibration import log_softmax
+    from llmkit.evaluation.metrics import rankings
 
     found = np.zeros((len(items), size))
     for row, item in enumerate(items):
-        found[row, : len(item.choices)] = np.exp(log_softmax([choice.log_likelihood for choice in item.choices]))
+        ways = rankings(item.choices)
+        found[row, : len(item.choices)] = np.exp(log_softmax(ways.get(metric, ways["accuracy"])))
     return found
 
 
@@ -148,12 +161,13 @@ def run_tuned(method: Method, contest: Contest, job: Job, folder: Path) -> Outco
     plan, effort = plan_tuning(settings, material, accelerator)
     run_tuning(settings, Planned(material, plan, effort), folder, accelerator, options=RunOptions(), as_json=False)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    used = len(material.train)
     del material, accelerator
     test, validation, milliseconds = classify(settings, contest, job, folder)
     return Outcome(
         test,
         validation,
-        examples=len(contest.parts["train"]),
+        examples=used,
         parameters=plan["trained_parameters"],
         seconds=summary["seconds"],
         milliseconds=milliseconds,

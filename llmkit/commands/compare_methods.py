@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from llmkit.commands.baseline_results import Experiment
     from llmkit.data.labelled import LabelledData, TensorRows
 
-WORDS = {"majority": 2, "tfidf": 1 << 16}
-"""Words that are told apart: logistic regression weighs them all."""
-LONGEST_TEXT = 512
-
 AGAIN = "run the same command again to continue"
 
 
@@ -64,11 +60,13 @@ def check_classes(contest: Contest) -> None:
 
 def run_reference(method: Method, contest: Contest, job: Job, folder: Path) -> Outcome:
     """The most frequent class, or logistic regression."""
+    from llmkit.data.words import split_words
     from llmkit.evaluation.references import fit_references, most_frequent_class
 
     if not contest.labels:
         raise DataError("each row has choices of its own, and no class is the most frequent one")
-    labelled = encode(contest, vocab_size=WORDS[method.name], max_words=LONGEST_TEXT)
+    # Texts are read as they were written; their words' ids are for networks.
+    labelled = encode(contest, vocab_size=2, max_words=1)
     training, rows = flat(labelled.splits["train"]), flat(both(labelled))
     size, count = labelled.num_outputs, len(labelled.splits["test"])
     if method.name == "majority":
@@ -78,7 +76,7 @@ def run_reference(method: Method, contest: Contest, job: Job, folder: Path) -> O
         if find_spec("sklearn") is None:
             raise DataError("scikit-learn is not installed", fix="pip install 'llmkit[baseline]'")
         form = "text" if contest.form == "text" else "table"
-        *_, found = fit_references(form, training, rows, num_outputs=size)
+        *_, found = fit_references(form, training, rows, num_outputs=size, words_of=split_words)
     return Outcome(
         in_order(found.outputs[:count], labelled, contest),
         in_order(found.outputs[count:], labelled, contest),
@@ -97,7 +95,8 @@ def both(labelled: LabelledData) -> TensorRows:
 
     test, held = labelled.splits["test"], labelled.splits["validation"]
     inputs, targets = torch.cat([test.inputs, held.inputs]), torch.cat([test.targets, held.targets])
-    return replace(test, inputs=inputs, targets=targets, lengths=None)
+    texts = None if test.texts is None else [*test.texts, *(held.texts or [])]
+    return replace(test, inputs=inputs, targets=targets, lengths=None, texts=texts)
 
 
 def run_network(method: Method, contest: Contest, job: Job, folder: Path) -> Outcome:

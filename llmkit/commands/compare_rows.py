@@ -7,17 +7,13 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llmkit.commands.tasks import Flags, open_tasks
 from llmkit.errors import DataError, LlmkitError, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from llmkit.data.labelled import LabelledData
-    from llmkit.data.table import Table
     from llmkit.evaluation.task import Example, Task
-    from llmkit.recipe.schema import BaselineData
 
 VALIDATION = 0.1
 """Share of the training rows that is held out: early stopping and the cascade's threshold go by it."""
@@ -129,34 +125,6 @@ class Limits:
     seed: int = 0
 
 
-def open_contest(name: str, flags: Flags, rows: Sequence[str], data: BaselineData, limits: Limits) -> Contest:
-    """The rows of a task that `evaluate` knows or reads, or else of a labelled set that `baseline` reads.
-
-    Args:
-        name: A task, a task file, or rows.
-        flags: What the command line says of a task's columns and prompt.
-        rows: Where the rows of a built-in task lie.
-        data: How a labelled set is to be read.
-        limits: How many rows are used.
-    """
-    from llmkit.data.labelled import BUILT_IN as LABELLED_SETS
-    from llmkit.evaluation.tasks import BUILT_IN
-
-    is_task = name in BUILT_IN or name.endswith((".yaml", ".yml")) or bool(flags.given())
-    if name not in LABELLED_SETS and (is_task or not said(data)):
-        try:
-            return contest_of_task(open_tasks(name, flags, rows)[0], name, limits)
-        except (DataError, UsageError):
-            if is_task or not (Path(name).exists() or name.startswith("hf:")):
-                raise
-    return contest_of_set(data.model_copy(update={"source": name}), name, limits)
-
-
-def said(data: BaselineData) -> bool:
-    """Whether something was said of how a labelled set is to be read."""
-    return bool(data.model_fields_set - {"source"})
-
-
 def contest_of_task(task: Task, source: str, limits: Limits) -> Contest:
     """The rows of a task whose answers are labels or choices.
 
@@ -179,12 +147,13 @@ def contest_of_task(task: Task, source: str, limits: Limits) -> Contest:
         train, test, told = divide(train, content, source)
     else:
         train, told = without(train, test, content)
-    notes += told
+    notes += [*told, *tell_limits(limits, len(train), len(test))]
     test = first_examples(test, limits.test)
     same = {example.choices for example in [*train, *test]}
     labels = list(next(iter(same))) if len(same) == 1 else []
     parts = cut(part_of(train, task), part_of(test, task), [content(example) for example in train], limits)
-    metric = task.metric if task.metric in ("macro_f1", "matthews") else "accuracy"
+    # Perplexity is of single continuations.
+    metric = "accuracy" if task.metric == "perplexity" else task.metric
     return Contest(task.name, source, metric, labels, parts, notes, task=task)
 
 
@@ -220,8 +189,22 @@ def without(
     """The training rows that are not tested, and how many were."""
     tested = {content(example) for example in test}
     kept = [example for example in train if content(example) not in tested]
-    dropped = len(train) - len(kept)
-    return kept, [f"left out of the training rows, since they are tested: {dropped:,}"] if dropped else []
+    return kept, tell_tested(len(train) - len(kept))
+
+
+def tell_tested(count: int) -> list[str]:
+    """How many rows were left out since they are tested, where there are any."""
+    return [f"left out of the training rows, since they are tested: {count:,}"] if count else []
+
+
+def tell_limits(limits: Limits, train: int, test: int) -> list[str]:
+    """That rows are left aside, and which, where there are more than are wanted."""
+    notes = []
+    if limits.train is not None and limits.train < train:
+        notes.append(f"learned from: {limits.train:,} of {train:,} rows, drawn so that each class comes in turn")
+    if limits.test is not None and limits.test < test:
+        notes.append(f"tested: the first {limits.test:,} of {test:,} rows")
+    return notes
 
 
 def part_of(examples: Sequence[Example], task: Task) -> Part:
@@ -267,92 +250,6 @@ def cut(train: Part, test: Part, contents: Sequence[str], limits: Limits) -> dic
 def share_held_out(rows: int) -> float:
     """The share of so many training rows that is held out."""
     return min(max(VALIDATION, ENOUGH_HELD_OUT / rows), MOST_SHARE, MOST_HELD_OUT / rows)
-
-
-def contest_of_set(data: BaselineData, source: str, limits: Limits) -> Contest:
-    """The rows of a labelled set: texts as a task of their own, pictures and tables as they are."""
-    from llmkit.data.labelled import read_labelled
-    from llmkit.data.table import Table, find_target, find_texts
-
-    found = open_rows(data)
-    if isinstance(found, Table):
-        target = find_target(found, data)
-        texts = find_texts(found, data, target)
-        if texts:
-            return contest_of_texts(found, target, texts, data, limits)
-    labelled = read_labelled(data, vocab_size=8192, max_words=256)
-    if labelled.task != "classification":
-        message = f"methods are compared on classes, and this is {labelled.task}"
-        fix = "name another column with --set data.target=COLUMN, or use `llmkit baseline`"
-        raise UsageError(message, where=source, fix=fix)
-    parts = {name: numbered(labelled, name) for name in labelled.splits}
-    if limits.train is not None:
-        from llmkit.evaluation.label_efficiency import nested_order
-
-        for name, count in (("train", limits.train - limits.train // 10), ("validation", limits.train // 10)):
-            order = nested_order(parts[name].answers, seed=limits.seed)[:count]
-            parts[name] = parts[name].only(sorted(order))
-    parts["test"] = parts["test"].only(range(len(parts["test"]))[: limits.test])
-    if not len(parts["test"]):
-        raise DataError("there is no row to test", where=source, fix="set data.test to a share or a file")
-    name = Path(source).name if Path(source).exists() else source
-    return Contest(name, source, "accuracy", labelled.classes, parts, labelled.notes, labelled=labelled)
-
-
-def open_rows(data: BaselineData) -> Any:
-    """A table, or something else that `read_labelled` opens by itself."""
-    from llmkit.data.labelled import built_in, check_name
-    from llmkit.data.open_source import open_source
-
-    source = str(data.source)
-    if source == "mackey-glass" or data.task in ("forecast", "language"):
-        return None
-    found = built_in(source, data)
-    if found is None:
-        check_name(source)
-        found = open_source(data)
-    return found
-
-
-def numbered(labelled: LabelledData, split: str) -> Part:
-    """The rows of a split of a labelled set."""
-    answers, numbers = labelled.splits[split].targets.tolist(), list(range(len(labelled.splits[split])))
-    return Part([f"{split}-{i}" for i in numbers], answers, numbers=numbers)
-
-
-def contest_of_texts(table: Table, target: str, columns: Sequence[str], data: BaselineData, limits: Limits) -> Contest:
-    """A table of texts and their classes, as a task that a language model can be asked."""
-    from llmkit.data.labelled import join_texts, task_of
-    from llmkit.data.splits import assign_splits
-    from llmkit.data.table import drop_unlabelled
-    from llmkit.data.targets import class_name, fit_classes
-    from llmkit.evaluation.task import Example, Task
-
-    where = str(data.source)
-    if task_of(table, target, data) != "classification":
-        message = f"methods are compared on classes, and column {target} holds numbers"
-        raise UsageError(message, where=where, fix="set data.target to a column of classes")
-    table, notes = drop_unlabelled(table, target, where, is_number=False)
-    texts = [join_texts(row, columns) for row in table.rows]
-    names = [class_name(table.class_names.get(class_name(value), value)) for value in table.column(target)]
-    labels = fit_classes(names, where=where).names
-    splits, told = assign_splits(texts, table.splits, data)
-    examples: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    for number, (text, name, split) in enumerate(zip(texts, names, splits, strict=True)):
-        place = f"{where}: row {number + 1}"
-        examples[split].append(Example(str(number), place, {"question": text}, tuple(labels), labels.index(name)))
-    # What a source holds out for validation is theirs who learn; ours is cut from it by the rule of all comparisons.
-    split_rows = {"train": [*examples["train"], *examples["validation"]], "test": examples["test"]}
-    task = Task(
-        name=Path(where).stem if Path(where).exists() else where.replace(":", "-"),
-        kind="label",
-        load=lambda split: split_rows[split],
-        prompt="Text: {question}\nLabel:",
-        shots="balanced",
-        labels=tuple(labels),
-        notes=(*table.notes, f"text: {', '.join(columns)}; label: {target}", *notes, *told),
-    )
-    return contest_of_task(task, where, limits)
 
 
 def refusal(error: LlmkitError) -> str:

@@ -32,7 +32,7 @@ RUNS: dict[str, Run] = {
 def run_method(method: Method, contest: Contest, job: Job) -> Result:
     """What a method makes of the rows: as it was kept, or run now; a reason where it cannot run on them."""
     from llmkit.device import peak_memory_bytes, pick_device, reset_peak_memory
-    from llmkit.evaluation.contest import measure
+    from llmkit.evaluation.contest import value_of
 
     check_stop(job)
     name = f"{method.name}-{method.key(contest)}"
@@ -56,7 +56,7 @@ def run_method(method: Method, contest: Contest, job: Job) -> Result:
     result = Result(method.name, method.title, outcome, None, peak_memory_bytes(device), folder, recipe)
     save_result(result, contest)
     forget_unfinished(aside)
-    figure = measure(outcome.test, contest.parts["test"].answers, contest.metric).value
+    figure = value_of(outcome.test, contest.parts["test"].answers, contest.metric)
     say(f"{method.title}: {contest.metric.replace('_', '-')} {figure:.3f} on the test rows")
     return result
 
@@ -82,7 +82,7 @@ def run_cascade(results: Sequence[Result], contest: Contest, job: Job) -> tuple[
 
     Both are chosen, and the threshold, on the rows that are held out.
     """
-    from llmkit.evaluation.cascade import choose_threshold, combine, sweep, thinned
+    from llmkit.evaluation.cascade import MOST_POINTS, choose_threshold, combine, sweep
 
     first = best_of(results, ("tfidf", *NETWORKS), contest)
     second = best_of(results, (*ASKED, *TUNED), contest)
@@ -91,7 +91,8 @@ def run_cascade(results: Sequence[Result], contest: Contest, job: Job) -> tuple[
         reason = f"it needs {missing}, and none has run" if first is None or second is None else NO_ROWS
         return Result(CASCADE, CASCADE, reason=reason), None
     one, other = outcome_of(first), outcome_of(second)
-    chosen = choose_threshold(one.validation, other.validation, contest.parts["validation"].answers)
+    held, metric = contest.parts["validation"].answers, contest.metric
+    chosen = choose_threshold(one.validation, other.validation, held, metric)
     answers = contest.parts["test"].answers
     share = float((one.test.max(1) < chosen.threshold).mean())
     outcome = Outcome(
@@ -116,15 +117,15 @@ def run_cascade(results: Sequence[Result], contest: Contest, job: Job) -> tuple[
         "second": second.name,
         "threshold": chosen.threshold,
         "share_handed_on": share,
-        "validation_accuracy": chosen.accuracy,
-        "frontier": as_json(thinned(sweep(one.test, other.test, answers))),
+        "validation": chosen.value,
+        "frontier": as_json(sweep(one.test, other.test, answers, metric, most=MOST_POINTS)),
     }
 
 
 def best_of(results: Sequence[Result], names: Sequence[str], contest: Contest) -> Result | None:
     """Of some methods the one that is best on the rows that are held out; of equals the one that is less surprised."""
     from llmkit.evaluation.calibration import log_loss
-    from llmkit.evaluation.contest import measure
+    from llmkit.evaluation.contest import value_of
 
     answers = contest.parts["validation"].answers
     found = [result for result in results if result.name in names and result.outcome is not None]
@@ -133,7 +134,7 @@ def best_of(results: Sequence[Result], names: Sequence[str], contest: Contest) -
 
     def goodness(result: Result) -> tuple[float, float]:
         chances = outcome_of(result).validation
-        return measure(chances, answers, contest.metric).value, -log_loss(chances, answers)
+        return value_of(chances, answers, contest.metric), -log_loss(chances, answers)
 
     return max(found, key=goodness, default=None)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.commands.compare_rows import Contest
+from llmkit.console import say
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ def sort_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError("this does not say whose setting it is", where=f"--set {text}", fix=fix)
         sorted_by.setdefault(owner, []).append(f"data.{rest}" if owner == "data" else rest)
     return sorted_by
+
+
+def tell_unused(asked: Asked) -> None:
+    """Say which settings are of methods that are not compared."""
+    for owner, texts in sort_overrides(asked.overrides).items():
+        if owner != "data" and owner not in asked.methods:
+            say(f"--set {', '.join(f'{owner}.{text}' for text in texts)}: {owner} is not among the methods")
 
 
 def data_section(overrides: Sequence[str]) -> BaselineData:

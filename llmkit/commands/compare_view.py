@@ -10,7 +10,7 @@ from llmkit.commands.compare_rows import Contest
 from llmkit.commands.compare_run import outcome_of
 from llmkit.commands.compare_settings import Job
 from llmkit.commands.compare_store import Result, choices_of
-from llmkit.commands.tables import write_table, write_text
+from llmkit.commands.terminal import write_table, write_text
 from llmkit.console import say
 from llmkit.errors import UsageError
 
@@ -70,8 +70,9 @@ def document_of(
         "labels": contest.labels,
         "rows": {name: len(part) for name, part in contest.parts.items()},
         "notes": contest.notes,
+        "accounting": accounting(contest),
         "metric": contest.metric,
-        "chance": contest.chance if contest.metric == "accuracy" else None,
+        "chance": contest.chance if contest.metric.startswith("accuracy") else None,
         "best": max(standings.values(), key=lambda s: s.metric.value).method,
         "methods": lines,
         "only_one_right": {
@@ -83,6 +84,17 @@ def document_of(
         "output": str(job.output),
         "command": shlex.join(command),
     }
+
+
+def accounting(contest: Contest) -> str:
+    """What is counted as a labelled example, and what the rows that are held out are for."""
+    train, held = (len(contest.parts[name]) for name in ("train", "validation"))
+    if not held:
+        return "labelled: the rows whose labels a method used"
+    return (
+        f"labelled: the rows whose labels a method used. {held:,} of {train + held:,} are held out from learning: "
+        "networks stop by them, and a cascade chooses its two methods and its threshold, so these count them too"
+    )
 
 
 def describe_item(contest: Contest, row: int) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def describe_item(contest: Contest, row: int) -> dict[str, Any]:
 
 def show_document(document: dict[str, Any]) -> None:
     """The table on stdout, what could not run, and what the cascade and the curves say."""
-    metric = document["metric"]
+    metric = document["metric"].replace("_", "-")
     headers = ["method", metric, "95% from", "to", "to the best", "p", "log-loss", "calibration error"]
     headers += ["labelled", "trained", "train s", "ms/item", "memory"]
     ran = [line for line in document["methods"] if line["reason"] is None]
@@ -109,6 +121,7 @@ def show_document(document: dict[str, Any]) -> None:
     write_table(headers, rows, spare=("memory", "trained", "95% from", "to"))
     if document["chance"] is not None:
         write_text(f"\nguessing: {document['chance']:.3f}; {document['rows']['test']:,} test rows")
+    write_text(document["accounting"])
     for line in document["methods"]:
         if line["reason"] is not None:
             write_text(f"{line['title']}: not run: {line['reason']}")
@@ -162,11 +175,20 @@ def show_curve(document: dict[str, Any]) -> None:
     curve = document["curve"]
     titles = {line["method"]: line["title"] for line in document["methods"]}
     at = {name: {found["examples"]: found for found in points} for name, points in curve["curves"].items()}
-    counts = [count for count in curve["examples"] if any(count in points for points in at.values())]
-    rows = [[titles[name], *(spread(points.get(count)) for count in counts)] for name, points in at.items()]
-    write_text(f"\n{document['metric']} with so many labelled examples (the spread over {curve['draws']} draws)")
-    write_table(["method", *map(str, counts)], rows)
+    rows = [
+        [titles[name], *(spread(cell(points, count)) for count in curve["examples"])] for name, points in at.items()
+    ]
+    metric = document["metric"].replace("_", "-")
+    write_text(f"\n{metric} with so many labelled examples (the spread over {curve['draws']} draws)")
+    headers = ["all" if count == curve["all"] else f"{count:,}" for count in curve["examples"]]
+    write_table(["method", *headers], rows)
     write_text(curve["words"])
+
+
+def cell(points: dict[int, dict[str, Any]], count: int) -> dict[str, Any] | None:
+    """A method with so many examples at hand; of more than it uses none change it."""
+    most = max(points)
+    return points.get(count, points[most] if count > most else None)
 
 
 def spread(found: dict[str, Any] | None) -> str | None:

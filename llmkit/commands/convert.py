@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from llmkit.commands.options import AsJson
 from llmkit.console import say, warn, write_json
 from llmkit.errors import ModelError, UsageError
 
@@ -24,7 +25,9 @@ ROUND_TRIP = "Don't panic: 42 naïve cafés cost €1,234.50!\n\tdef f(x):  retu
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A .gguf file, or the folder of a model, adapter or run.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A .gguf file, or the folder of a model, adapter or run.")
+    ],
     output: Annotated[Path, typer.Option(help="New folder; or a new FILE.gguf.")],
     to: Annotated[
         Format | None, typer.Option(help="Format. [default: the other one than SOURCE's]", show_default=False)
@@ -32,7 +35,7 @@ def convert(
     dtype: Annotated[
         Numbers, typer.Option(help="Numbers of a folder: fp32 (exact), bf16; of gguf: f16, q8_0 (half the size).")
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring a model from GGUF, or to GGUF for llama.cpp and Ollama.
 
@@ -45,12 +48,16 @@ def convert(
 
     From GGUF: any architecture that transformers reads; weights are dequantised, and the tokenizer is compared with the
     file's own tokens. To GGUF: llama, mistral, qwen2, qwen3 and gpt2 with a byte-level BPE tokenizer; an adapter is
-    merged; a Modelfile with the chat template in Ollama's language lies beside it.
+    merged; a Modelfile with the chat template in Ollama's language lies beside it. There is no ONNX: the one library
+    that writes models with their cache, optimum-onnx, stops at transformers 4.57.
     """
     if not source.exists():
         raise UsageError(
             "there is no such file or folder", where=str(source), fix="name a .gguf file or a model folder"
         )
+    if output.suffix == ".onnx":
+        fix = "name a folder or a .gguf file; for ONNX, give the folder to optimum-onnx in an environment of its own"
+        raise UsageError("ONNX is not written here", where=f"--output {output}", fix=fix)
     target: Format = to or ("gguf" if source.is_dir() else "folder")
     if (target == "folder") != source.is_file():
         raise UsageError(
@@ -124,6 +131,7 @@ def to_gguf(source: Path, output: Path, numbers: str) -> dict[str, Any]:
 
     from llmkit.models.causal_lm import load_causal_lm, model_folder
     from llmkit.models.gguf_words import gguf_package
+    from llmkit.models.gguf_write import notes_about
     from llmkit.models.lora import merge_lora
     from llmkit.tokenizer import load_tokenizer
 
@@ -140,6 +148,9 @@ def to_gguf(source: Path, output: Path, numbers: str) -> dict[str, Any]:
         size = weights.stat().st_size
     place = output if output.suffix == ".gguf" else output / weights.name
     say(f"{place}: {size:,} bytes; tensors: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
+    notes = notes_about(tokenizer)
+    for note in notes:
+        warn(note)
     if has_template is False:
         warn("the Modelfile has no TEMPLATE: the chat template cannot be said in Ollama's language (it is in the file)")
     return {
@@ -150,6 +161,7 @@ def to_gguf(source: Path, output: Path, numbers: str) -> dict[str, Any]:
         "bytes": size,
         "tensors": kinds,
         "modelfile_template": has_template,
+        "notes": notes,
     }
 
 

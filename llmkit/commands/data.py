@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmkit.commands.data_dialogues import check_data, show_dialogues
-from llmkit.commands.options import Overrides
+from llmkit.commands.options import AsJson, Overrides
 from llmkit.console import Progress, format_seconds, format_table, has_colors, paint, say, write, write_json
 from llmkit.errors import UsageError
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from llmkit.data.show import ShownRow
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare text for training, and look at it.")
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 
 
 @app.command("prepare")
@@ -43,7 +41,7 @@ def prepare_data(
     min_length: Annotated[
         int, typer.Option(metavar="N", min=0, help="Leave out documents of fewer than N characters.")
     ] = 0,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tokenize text into memory-mapped arrays, with all cores and flat memory.
 
@@ -136,13 +134,13 @@ def describe_documents(dropped: dict[str, dict[str, Any]], quality: dict[str, An
 @app.command("show")
 def show_data(
     data: Annotated[str, typer.Argument(metavar="DIR|FILE", help="Prepared folder, or dialogues, or documents.")],
-    number: Annotated[int, typer.Option("-n", min=0, help="Rows to show.")] = 3,
+    number: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows to show.")] = 3,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer folder, to look at documents with.")] = None,
     model: Annotated[str | None, typer.Option(help="Model folder, to look at instructions and dialogues with.")] = None,
     split: Annotated[str, typer.Option(help="Split of a prepared folder whose rows are shown.")] = "train",
     seq_len: Annotated[int, typer.Option(min=1, help="Positions per row of a prepared folder.")] = 256,
     overrides: Overrides = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Statistics, and rows as the model will see them: token by token, trained ones marked.
 
@@ -163,7 +161,7 @@ def show_data(
     if is_prepared_folder(data):
         shown = show_prepared(Path(data), split=split, seq_len=seq_len, limit=number)
         about = preparation_of(Path(data))
-    elif overrides or is_dialogue(data):
+    elif overrides or is_dialogue(data, or_unknown=model is not None):
         shown = show_dialogues(data, model or tokenizer, overrides, limit=number)
     else:
         shown = show_documents(data, tokenizer or model, limit=number)
@@ -189,12 +187,12 @@ def is_prepared_folder(data: str) -> bool:
     return (Path(data) / "manifest.json").is_file()
 
 
-def is_dialogue(data: str) -> bool:
-    """Whether the first row is in a form of instructions, dialogues or preference pairs."""
+def is_dialogue(data: str, *, or_unknown: bool) -> bool:
+    """Whether the first row is in a form of instructions, dialogues or preference pairs, or in no form of documents."""
     from itertools import islice
 
     from llmkit.data.dialogue_forms import is_dialogue as is_in_a_form
-    from llmkit.data.documents import is_python_docs, read_records
+    from llmkit.data.documents import TEXT_COLUMNS, is_python_docs, read_records
     from llmkit.data.other_forms import is_pair
     from llmkit.data.sources import find_sources
 
@@ -205,7 +203,10 @@ def is_dialogue(data: str) -> bool:
     if not data.startswith("hf:") and all(source.format == "text" for source in find_sources([data])):
         return False
     first = next(islice(read_records(data), 1), None)
-    return first is not None and (is_in_a_form(first.values) or is_pair(first.values))
+    if first is None or is_in_a_form(first.values) or is_pair(first.values):
+        return first is not None
+    # A model is named to look at dialogues with: of rows in no form it is said which columns could be named.
+    return or_unknown and not any(isinstance(first.values.get(name), str) for name in TEXT_COLUMNS)
 
 
 def show_prepared(folder: Path, *, split: str, seq_len: int, limit: int) -> Shown:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from llmkit.commands.options import AsJson, Overrides
-from llmkit.commands.tables import write_table
+from llmkit.commands.terminal import write_table
 from llmkit.console import say, write, write_json
 from llmkit.errors import CheckError, LlmkitError, UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from llmkit.data.dialogue import Row
+    from llmkit.data.dialogue_set import Account
     from llmkit.data.findings import Finding
     from llmkit.data.messages import Dialogue
     from llmkit.data.show import ShownRow
@@ -82,7 +83,12 @@ def show_findings(findings: Sequence[Finding], account: dict[str, Any]) -> None:
     if not findings:
         write("nothing was found")
         return
-    rows = [[f.level, f.name, f"{f.rows:,}" if f.rows else "", f.message, f.first or ""] for f in findings]
+    # The lines of a file that cannot be read stand in the error that follows.
+    what = [finding.message.partition("\n")[0] for finding in findings]
+    rows = [
+        [f.level, f.name, f"{f.rows:,}" if f.rows else "", text, f.first or ""]
+        for f, text in zip(findings, what, strict=True)
+    ]
     write_table(["level", "finding", "rows", "what", "first"], rows, spare=("first",))
     for finding in findings:
         if finding.fix:
@@ -110,46 +116,51 @@ def load_template(model: str) -> PreTrainedTokenizerFast:
 
 def check_file(settings: FinetuneRecipe, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Finding], dict[str, Any]]:
     """The findings about a file, and its account as in data-report.json; that is empty when nothing can be used."""
-    from llmkit.data.dialogue_set import encode_set
-    from llmkit.data.findings import find_all, find_faults, unusable
+    from llmkit.data.findings import find_all, unusable
     from llmkit.data.rendering import renderer_of
 
-    data = settings.data
+    longest = settings.data.max_length or settings.train.seq_len
     try:
-        dialogues, faults = read_rows(settings)
-        limit = data.max_length or settings.train.seq_len
-        rows, account = encode_set(dialogues, tokenizer, name="rows", max_length=limit, overlong=data.overlong)
-        found = [*find_faults(faults), *find_all(dialogues, rows, account, renderer_of(tokenizer))]
-        return found, account.to_json()
+        encoded = encode_file(settings, tokenizer, longest=longest)
+        return list(find_all(*encoded, renderer_of(tokenizer))), encoded.account.to_json()
     except LlmkitError as error:
         return [unusable(error)], {}
 
 
-def read_rows(settings: FinetuneRecipe) -> tuple[list[Dialogue], Counter[str]]:
-    """The dialogues of a file; of a preference pair both, the chosen one first, and why pairs teach nothing."""
-    from llmkit.data.dialogue_source import read_source
-    from llmkit.data.messages import Dialogue
-    from llmkit.data.preference_forms import read_preferences
+class EncodedFile(NamedTuple):
+    """The dialogues of a file, the rows of those that are used, and what became of all."""
+
+    dialogues: list[Dialogue]
+    rows: list[Row]
+    account: Account
+
+
+def encode_file(settings: FinetuneRecipe, tokenizer: PreTrainedTokenizerFast, *, longest: int) -> EncodedFile:
+    """The rows of a file as a tuning would have them; of preference pairs both, the chosen answer first."""
+    from llmkit.commands.tuning import check_methods
+    from llmkit.data.dialogue_set import encode_set
+    from llmkit.data.dialogue_source import read_pairs, read_source
+    from llmkit.data.preferences import encode_pairs
 
     data, source = settings.data, str(settings.data.source)
-    faults: Counter[str] = Counter()
     if not holds_pairs(source, data.columns):
-        return read_source(source, data), faults
-    dialogues = []
-    for pair in read_preferences(source, columns=data.columns, roles=data.roles):
-        faults.update([pair.fault] if pair.fault else [])
-        for answer in (pair.chosen, pair.rejected):
-            dialogues.append(Dialogue((*pair.prompt, *answer), pair.where, pair.tools, source))
-    say(f"{source}: {len(dialogues) // 2:,} pairs, of which each answer is a row here, the chosen one first")
-    return dialogues, faults
+        dialogues = read_source(source, data)
+        rows, account = encode_set(dialogues, tokenizer, name=source, max_length=longest, overlong=data.overlong)
+        return EncodedFile(dialogues, rows, account)
+    check_methods(settings.model_copy(update={"task": "prefer"}))
+    preferences = read_pairs(source, data)
+    say(f"{source}: {len(preferences):,} pairs, whose answers are shown one after the other, the chosen one first")
+    pairs, account = encode_pairs(preferences, tokenizer, name=source, max_length=longest, overlong=data.overlong)
+    both = [dialogue for preference in preferences for dialogue in preference.dialogues]
+    return EncodedFile(both, [row for pair in pairs for row in pair], account)
 
 
 def holds_pairs(source: str, columns: dict[str, str]) -> bool:
     """Whether the first row is a preference pair."""
-    from llmkit.data.documents import read_records
+    from llmkit.data.forms import records_of
     from llmkit.data.other_forms import is_pair
 
-    first = next(read_records(source), None)
+    first = next(records_of(source), None)
     names = {value: key for key, value in columns.items()}
     return first is not None and is_pair({names.get(name, name): value for name, value in first.values.items()})
 
@@ -158,15 +169,13 @@ def show_dialogues(
     source: str, model: str | None, overrides: list[str] | None, *, limit: int
 ) -> tuple[list[ShownRow], dict[str, Any], PreTrainedTokenizerFast]:
     """Of dialogues: the first rows through the model's chat template, and the statistics of all."""
-    from llmkit.data.dialogue_set import encode_set, tell_findings
+    from llmkit.data.dialogue_set import tell_findings
     from llmkit.data.show import NO_LIMIT, dialogue_row, dialogue_statistics
 
     if model is None:
         fix = "add --model DIR, a model or tokenizer folder"
         raise UsageError("dialogues are shown through a model's chat template", where=source, fix=fix)
     tokenizer, settings = load_template(model), recipe_for(source, overrides)
-    longest = settings.data.max_length or NO_LIMIT
-    dialogues, _ = read_rows(settings)
-    rows, account = encode_set(dialogues, tokenizer, name=source, max_length=longest, overlong=settings.data.overlong)
+    _, rows, account = encode_file(settings, tokenizer, longest=settings.data.max_length or NO_LIMIT)
     tell_findings(account)
     return [dialogue_row(row) for row in rows[:limit]], {"dialogues": dialogue_statistics(rows, account)}, tokenizer

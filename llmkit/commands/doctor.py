@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llmkit.commands.options import AsJson
 from llmkit.console import format_table, paint, write, write_json
 from llmkit.errors import CheckError
 
@@ -34,7 +35,7 @@ def doctor(
     full: Annotated[
         bool, typer.Option("--full", help="Also import torch, ask it for its devices, and time matrix products.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show versions, devices, cores, memory and disk, and check what is installed. Exit code 3 when a check fails.
 

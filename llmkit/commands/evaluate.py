@@ -12,6 +12,7 @@ import typer
 from llmkit.commands.compare_results import compare_folders
 from llmkit.commands.evaluate_view import Shown, finish, labels_of
 from llmkit.commands.evaluation_job import Plan, evaluate_model
+from llmkit.commands.options import AsJson
 from llmkit.commands.tasks import Flags, list_tasks, open_tasks
 from llmkit.console import is_main_process, say
 from llmkit.errors import UsageError
@@ -77,7 +78,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="What the model was trained on, to look for the items in. [default: that of its run]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the shots and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the shots and the intervals.")] = 0,
     dtype: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where the hardware has it.")
     ] = "auto",
@@ -97,7 +98,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for results.json and items. [default: a new one in evaluations/]")
     ] = None,
     show_tasks: Annotated[bool, typer.Option("--list", help="Show the built-in tasks.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a model: multiple choice, classification, free answers, perplexity. Compare models item by item.
 
@@ -121,11 +122,6 @@ def evaluate(
     if show_tasks:
         list_tasks(as_json=as_json)
         return
-    shown = Shown(gate or [], items, as_json)
-    if compare:
-        refuse_with_compare({"--model": model, "--task": task, "--output": output, "--data": data})
-        compare_folders([*compare, *(more_tasks or [])], shown, seed=seed)
-        return
     flags = Flags(
         kind=kind,
         question=question_column,
@@ -137,16 +133,23 @@ def evaluate(
         shot_order=shot_order,
         prompts=prompts,
     )
+    shown = Shown(gate or [], items, as_json)
+    if compare:
+        others = {"--model": model, "--task": task, "--output": output, "--data": data, "--limit": limit}
+        others |= {"--shots": shots != "0", "--prompts": prompts != "1", "--shot-draws": shot_draws > 1}
+        others |= {"--chat": chat, "--calibrate": calibrate, "--pmi": pmi, "--train-data": train_data}
+        refuse_with_compare({**others, **dict(flags.given().values())})
+        compare_folders([*compare, *(more_tasks or [])], shown, seed=seed)
+        return
     check_asked(model or [], names := [*(task or []), *(more_tasks or [])], shown)
+    from llmkit.evaluation.subject import Setting
+
     folder = choose_output(output, model or [])
     plan = Plan(
         tasks=find_tasks(names, flags, data or []),
         counts=parse_shots(shots),
-        seed=seed,
-        limit=limit,
+        setting=Setting(seed=seed, limit=limit, calibrate=calibrate, pmi=pmi),
         draws=shot_draws,
-        calibrate=calibrate,
-        pmi=pmi,
         dtype=dtype,
         batch_tokens=batch_tokens,
         chat=("one" if one_turn else "turns") if chat else None,
@@ -176,21 +179,35 @@ def check_asked(models: Sequence[str], tasks: Sequence[str], shown: Shown) -> No
 
 
 def check_plan(plan: Plan, *, one_turn: bool) -> None:
-    """Raise for flags that would do nothing."""
+    """Raise for flags that would do nothing, and where there are too few rows for the shots."""
+    from llmkit.evaluation.evaluate import check_shots
+
     kinds = {task.kind for task in plan.tasks}
     if one_turn and not plan.chat:
         raise UsageError("shots share a turn in dialogues only", where="--one-turn", fix="add --chat")
     if plan.draws > 1 and not any(plan.counts):
         raise UsageError("there are no shots to draw", where="--shot-draws", fix="add --shots 5, say")
-    if plan.calibrate and "label" not in kinds:
+    if plan.setting.calibrate and "label" not in kinds:
         raise UsageError("no task here is of kind label", where="--calibrate", fix="leave it out, or try --pmi")
-    if plan.pmi and not kinds & {"choice", "label"}:
+    if plan.setting.pmi and not kinds & {"choice", "label"}:
         raise UsageError("no task here has choices", where="--pmi", fix="leave it out")
+    for asked, setting in plan.runs():
+        check_shots(asked, setting)
 
 
 def find_tasks(names: Sequence[str], flags: Flags, data: Sequence[str]) -> list[Task]:
-    """The tasks of these names; what was recognised in their data is told."""
-    tasks = [found for name in names for found in open_tasks(name, flags, data)]
+    """The tasks of these names; what was recognised in their data is told.
+
+    Raises:
+        UsageError: Two are called the same, and their results could not be told apart.
+    """
+    opened = [open_tasks(name, flags, data) for name in names]
+    called = [name for found in opened for name in dict.fromkeys(task.name for task in found)]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    if twice is not None:
+        fix = "name each once; a task file can give another `name`"
+        raise UsageError(f"two of the tasks are called {twice}", where="--task", fix=fix)
+    tasks = [task for found in opened for task in found]
     for name, note in dict.fromkeys((task.name, note) for task in tasks for note in task.notes):
         say(f"{name}: {note}")
     return tasks

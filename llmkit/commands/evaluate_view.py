@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.tables import shorten, write_table
+from llmkit.commands.terminal import shorten, write_table
 from llmkit.console import say, warn, write_json
 from llmkit.errors import CheckError
 
@@ -129,13 +129,13 @@ def show_results(evaluated: Evaluated, shown: Shown) -> None:
         write_table(headers, [spread_row(spread) for spread in found], spare=("prompts", "draws"))
     if shown.items:
         for result in evaluated.results:
-            say(f"{result.task.name}, {result.shots} shots: the worst items")
+            say(f"{result.task.name}, {manner_of(result)}: the worst items")
             write_table(*items_table(worst_items(result)), spare=("prompt",))
 
 
 def tell_of(result: TaskResult) -> None:
     """What one should know of a result beside its scores."""
-    label = f"{result.task.name}, {result.shots} shots"
+    label = f"{result.task.name}, {manner_of(result)}"
     if result.num_cut:
         warn(f"{label}: {result.num_cut:,} contexts were longer than the model takes; cut from the left")
     if result.num_apart:
@@ -184,8 +184,9 @@ def worst_items(result: TaskResult) -> list[tuple[Item, float]]:
             found = rankings(item.choices)
             values = found.get(result.task.metric, found["accuracy"])
             return values.pop(item.answer_index) - max(values)
-        value = item.scores[result.task.metric]
-        return -value if is_loss(result.task.metric) else value
+        # Of one text it is how unlikely it was, whatever stands for the task.
+        name = next((name for name in ("nats", "bits_per_byte") if name in item.scores), result.task.metric)
+        return -item.scores[name] if is_loss(name) else item.scores[name]
 
     return sorted(((item, goodness(item)) for item in result.items), key=lambda pair: pair[1])[:SHOWN_ITEMS]
 
@@ -253,7 +254,7 @@ def scores_of(evaluated: Evaluated) -> list[Measured]:
 
 
 def manner_of(result: TaskResult) -> str:
-    """How a task was asked, where a condition must tell its results apart."""
+    """How a task was asked, where its results must be told apart."""
     prompts = result.task.prompts
     wording = f", prompt {prompts.index(result.task.prompt) + 1}" if result.task.prompt in prompts[1:] else ""
     return f"{result.shots} shots" + wording + (f", draw {result.setting.draw + 1}" if result.setting.draw else "")

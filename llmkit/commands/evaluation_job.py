@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from llmkit.console import Progress, say
 
 if TYPE_CHECKING:
     from llmkit.evaluation.contamination import Overlap
-    from llmkit.evaluation.evaluate import Subject, TaskResult
+    from llmkit.evaluation.evaluate import Setting, Subject, TaskResult
     from llmkit.evaluation.journal import Journal
     from llmkit.evaluation.task import Task
 
@@ -32,21 +32,20 @@ class Plan:
     tasks: Sequence[Task]
     counts: Sequence[int]
     """Numbers of shots."""
-    seed: int = 0
-    limit: int | None = None
+    setting: Setting
+    """What is the same for every number and draw of them."""
     draws: int = 1
-    calibrate: bool = False
-    pmi: bool = False
     dtype: str = "auto"
     batch_tokens: int | None = None
     chat: str | None = None
     """Where the shots stand in a dialogue: `turns` of their own, or `one`; None for plain text."""
 
-    def runs(self) -> Iterator[tuple[Task, int, int]]:
-        """Each (task, number of shots, draw of them)."""
+    def runs(self) -> Iterator[tuple[Task, Setting]]:
+        """Each task with each number of shots and each draw of them."""
         for task in self.tasks:
             for count in self.counts if task.kind != PERPLEXITY else [0]:
-                yield from ((task, count, draw) for draw in range(self.draws if count else 1))
+                for draw in range(self.draws if count else 1):
+                    yield task, replace(self.setting, shots=count, draw=draw)
 
 
 @dataclass(frozen=True)
@@ -64,24 +63,11 @@ def evaluate_model(model: str, plan: Plan, folder: Path, train_data: Sequence[st
     from llmkit.evaluation.results import describe_environment
     from llmkit.models.vocabulary import content_hash
 
-    overlaps = look_for_items(plan.tasks, model, train_data, plan.limit)
+    overlaps = look_for_items(plan.tasks, model, train_data, plan.setting.limit)
     model_hash = content_hash(model)
     journal = open_journal(folder, plan, model_hash)
     subject = load_subject(model, plan.dtype, plan.batch_tokens, chat=plan.chat, tasks=plan.tasks, journal=journal)
-    results = [
-        run_task(
-            subject,
-            task,
-            count,
-            seed=plan.seed,
-            limit=plan.limit,
-            draw=draw,
-            calibrate=plan.calibrate,
-            pmi=plan.pmi,
-            overlap=overlaps.get(task.name),
-        )
-        for task, count, draw in plan.runs()
-    ]
+    results = [run_task(subject, task, setting, overlaps.get(task.name)) for task, setting in plan.runs()]
     return Evaluated(model, results, describe_environment(subject, model_hash), journal)
 
 
@@ -94,7 +80,7 @@ def open_journal(folder: Path, plan: Plan, model_hash: str) -> Journal:
         model_hash,
         str(pick_dtype(plan.dtype, pick_device())),
         plan.chat,
-        [[task.content_hash, shots, draw, plan.seed, plan.limit] for task, shots, draw in plan.runs()],
+        [[task.content_hash, asdict(setting)] for task, setting in plan.runs()],
     ]
     name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
     journal = Journal(folder.parent / UNFINISHED / name, rank=int(os.environ.get("RANK", "0")))
@@ -154,22 +140,11 @@ def join_job() -> tuple[Any, int, int]:
     return state.device, state.process_index, state.num_processes
 
 
-def run_task(
-    subject: Subject,
-    task: Task,
-    shots: int,
-    *,
-    seed: int,
-    limit: int | None,
-    draw: int = 0,
-    calibrate: bool = False,
-    pmi: bool = False,
-    overlap: Overlap | None = None,
-) -> TaskResult:
-    """One task with so many shots, with a bar."""
+def run_task(subject: Subject, task: Task, setting: Setting, overlap: Overlap | None = None) -> TaskResult:
+    """One task, asked as the setting wants it, with a bar."""
     from llmkit.evaluation.evaluate import evaluate_task
 
-    label = f"{task.name}, {shots} shots" if shots else task.name
+    label = f"{task.name}, {setting.shots} shots" if setting.shots else task.name
     with Progress(label, unit="rows") as progress:
         begin = time.monotonic()
 
@@ -179,15 +154,4 @@ def run_task(
             rate = done / max(time.monotonic() - begin, 1e-9)
             progress.update(done - progress.done, note=f"{rate:.1f} rows/s")
 
-        return evaluate_task(
-            subject,
-            task,
-            shots=shots,
-            seed=seed,
-            limit=limit,
-            draw=draw,
-            calibrate=calibrate,
-            pmi=pmi,
-            overlap=overlap,
-            on_progress=on_progress,
-        )
+        return evaluate_task(subject, task, setting, overlap=overlap, on_progress=on_progress)

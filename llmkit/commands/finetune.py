@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from llmkit.commands.day import day_of_run
 from llmkit.commands.options import (
     AsJson,
     DryRun,
@@ -90,7 +91,7 @@ def finetune(
     flags = {"model.source": ("--model", model), "data.source": ("--data", data)}
     source = recipe or saved_recipe(output, resume=options.is_resumed)
     settings = load_recipe(FinetuneRecipe, source, overrides or [], flags)
-    settings = load_recipe(FinetuneRecipe, source, overrides or [], flags, picks={"train.lr": usual_lr(settings)})
+    settings = load_recipe(FinetuneRecipe, source, overrides or [], flags, picks=picked(settings, options, output))
     check_settings(settings, output, dry_run=dry_run)
     accelerator = start_job(settings.train, is_ragged=True)
     material = gather(settings)
@@ -103,6 +104,11 @@ def finetune(
             write_json({**plan, "data": material.report})
         return
     run_tuning(settings, Planned(material, plan, effort), output, accelerator, options=options, as_json=as_json)
+
+
+def picked(settings: FinetuneRecipe, options: RunOptions, output: Path | None) -> dict[str, Any]:
+    """What a recipe that says nothing of these gets in place of a default."""
+    return {"train.lr": usual_lr(settings), "data.date": day_of_run(None if options.fresh else output)}
 
 
 def usual_lr(settings: FinetuneRecipe) -> float:
@@ -145,11 +151,11 @@ def run_tuning(
     inputs = {"model": content_hash(str(settings.model.source)), "data": material.content_hash}
     with open_run(output, settings, accelerator, options=options, inputs=inputs) as run:
         run.fingerprint |= effort.engine.to_json()
-        run.write_json("data-report.json", material.report)
-        run.write_json("plan.json", plan)
         forgetting = Forgetting(settings, run, accelerator)
         summary = earlier_summary(run)
         if summary is None:
+            run.write_json("data-report.json", material.report)
+            run.write_json("plan.json", plan)
             prepare_model(settings, material, run, accelerator)
             forgetting.look_before()
             if plan["frozen_in_bf16"]:
@@ -172,7 +178,8 @@ def run_tuning(
             )
         extra: dict[str, Any] = {"method": settings.method, "task": settings.task, "data": material.report}
         if summary.status == "finished":
-            extra |= {"ends": ends_of(settings, material, run, accelerator), "forgotten": forgetting.look_after()}
+            extra["ends"] = ends_of(settings, material, run, accelerator, step=summary.step)
+            extra["forgotten"] = forgetting.look_after(summary.step)
         conclude(summary, run, as_json=as_json, extra=extra)
 
 
@@ -184,22 +191,31 @@ def prepare_model(settings: FinetuneRecipe, material: Material, run: Run, accele
     on_main_process(accelerator, lambda: keep_merged_base(settings, material, run.folder))
 
 
-def ends_of(settings: FinetuneRecipe, material: Material, run: Run, accelerator: Accelerator) -> dict[str, Any] | None:
-    """How many answers end by themselves: asked once, when the run is finished, and kept in ends.json."""
+def ends_of(
+    settings: FinetuneRecipe, material: Material, run: Run, accelerator: Accelerator, *, step: int
+) -> dict[str, Any] | None:
+    """How many answers end by themselves: asked once, when the run is finished at `step`, and kept in ends.json."""
     from accelerate.utils import DistributedType
 
     from llmkit.commands.answers import check_ends, tell_ends
+    from llmkit.training.job import on_main_process
 
-    path = run.folder / ENDS
-    if path.is_file():
-        ends: dict[str, Any] | None = json.loads(path.read_text())
-    elif not run.is_main or accelerator.distributed_type == DistributedType.FSDP or run.is_finished:
-        return None
-    else:
+    def ask() -> dict[str, Any] | None:
+        path = run.folder / ENDS
+        ends: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+        if ends is not None and ends.get("step") == step:  # a run that was made longer is asked again
+            return ends
+        if accelerator.distributed_type == DistributedType.FSDP:
+            return None
+        material.model.to(accelerator.device)
         material.load(run.folder / "model")  # which need not be the weights of the last step
         ends = check_ends(settings, material)
         if ends is not None:
+            ends["step"] = step
             run.write_json(ENDS, ends)
+        return ends
+
+    ends = on_main_process(accelerator, ask)
     if ends is not None:
         tell_ends(ends)
     return ends

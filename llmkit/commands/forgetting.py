@@ -35,21 +35,21 @@ class Forgetting:
         if self.settings.forget_check and "before" not in self.known:
             self.note("before", str(self.settings.model.source))
 
-    def look_after(self) -> dict[str, Any] | None:
-        """Evaluate the result, unless that was done, and show what was lost; None where no task was named."""
+    def look_after(self, step: int) -> dict[str, Any] | None:
+        """Evaluate the result of `step`, unless that was done, and show what was lost; None where no task was named."""
         if not self.settings.forget_check:
             return None
-        if "after" not in self.known:
-            self.note("after", str(self.run.folder / "model"))
+        if self.known.get("step") != step:
+            self.note("after", str(self.run.folder / "model"), step=step)
         known = self.known
         say(format_table(["task", "metric", "before", "after", "change", "95%"], rows_of(known)))
         return known
 
-    def note(self, when: str, model: str) -> None:
-        """Evaluate a model on all tasks, and keep the metrics."""
+    def note(self, when: str, model: str, **more: int) -> None:
+        """Evaluate a model on all tasks, and keep the metrics, and what more is to be known of them."""
         measured = measure(self.settings.forget_check, model, seed=self.settings.train.seed)
         self.accelerator.wait_for_everyone()
-        self.run.write_json(FORGET_CHECK, {**self.known, when: measured})
+        self.run.write_json(FORGET_CHECK, {**self.known, when: measured, **more})
         self.accelerator.wait_for_everyone()
 
 
@@ -57,10 +57,11 @@ def measure(names: list[str], model: str, *, seed: int) -> dict[str, Any]:
     """Of each task: its metrics, and which of its items were right."""
     from llmkit.commands.evaluation_job import load_subject, run_task
     from llmkit.commands.tasks import Flags, open_tasks
+    from llmkit.evaluation.subject import Setting
 
     tasks = [task for name in names for task in open_tasks(name, Flags(), [])]
     subject = load_subject(model, "auto", None)
-    results = [run_task(subject, task, 0, seed=seed, limit=None) for task in tasks]
+    results = [run_task(subject, task, Setting(seed=seed)) for task in tasks]
     return {
         result.task.name: {
             "metrics": {name: estimate.to_json() for name, estimate in result.metrics.items()},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from llmkit.commands.options import AsJson
 from llmkit.console import Progress, for_terminal, paint, say, write, write_json
 from llmkit.errors import DataError, ModelError, UsageError
 
@@ -75,7 +76,7 @@ def generate(
         bool, typer.Option("--jsonl", help="One prompt a line from stdin, a JSON line out for each.")
     ] = False,
     dtype: DtypeOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write on from a prompt.
 

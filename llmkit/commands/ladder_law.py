@@ -10,13 +10,6 @@ if TYPE_CHECKING:
 
 Results = Sequence[dict[str, Any]]
 
-NAMES = {
-    "parameters": "parameters",
-    "parameters_without_embeddings": "parameters without embeddings",
-    "width": "widths",
-    "tokens": "tokens",
-}
-"""Dials as people say them."""
 CURVE_POINTS = 48
 BEYOND = 1.3
 """How far behind the predicted model the curves of a plot go, as a factor."""
@@ -34,9 +27,10 @@ def describe(
         budgets: FLOPs.
     """
     from llmkit.evaluation.scaling_law import doubts_about, fit_law, why_no_law
+    from llmkit.reporting.scaling_words import DIALS
 
     chosen, dials, note = choose_points(results, size_dial)
-    points, names = points_of(chosen, dials), [NAMES[name] for name in dials]
+    points, names = points_of(chosen, dials), [DIALS[dial].name for dial in dials]
     reasons = why_no_law(points, names)
     document: dict[str, Any] = {"dials": dials, "note": note, "doubts": reasons, "is_supported": False, "law": None}
     document["budgets"] = list(budgets)
@@ -49,7 +43,7 @@ def describe(
     return document | {
         "doubts": doubts,
         "is_supported": not doubts,
-        "law": law_to_json(fit),
+        "law": law_to_json(fit, dials),
         "residuals": {r["name"]: fit.law.loss(p.dials) for r, p in zip(chosen, points, strict=True)},
         "prediction": {**following, **fit.predict(settings)._asdict(), "is_within_reach": fit.reaches(settings)},
         "optima": [find_optimum(fit, budget, chosen) for budget in budgets] if len(dials) == 2 else [],
@@ -95,14 +89,14 @@ def points_of(results: Results, dials: Sequence[str]) -> list[Point]:
     return [Point(tuple(float(result[dial]) for dial in dials), result["loss"]) for result in results]
 
 
-def law_to_json(fit: Fit) -> dict[str, Any]:
+def law_to_json(fit: Fit, dials: Sequence[str]) -> dict[str, Any]:
     """A law with its intervals."""
     return {
         "floor": fit.law.floor,
         "floor_interval": fit.floor_interval(),
         "terms": [
-            {"dial": name, "coefficient": c, "exponent": e, "exponent_interval": fit.exponent_interval(number)}
-            for number, (name, c, e) in enumerate(zip(fit.names, fit.law.coefficients, fit.law.exponents, strict=True))
+            {"dial": dial, "coefficient": c, "exponent": e, "exponent_interval": fit.exponent_interval(number)}
+            for number, (dial, c, e) in enumerate(zip(dials, fit.law.coefficients, fit.law.exponents, strict=True))
         ],
         "noise": fit.noise,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.commands.ladder import CHECK, RUNGS, Rung
@@ -28,9 +28,6 @@ DEFAULT_TOKENS = "20x"
 USUAL_STEP = 2.0
 """From a model to the next, where a ladder has one size alone."""
 LEAST_STEP = 1.25
-MOST_LR = 6e-3
-"""Of the rule, which was found with runs of 1e17 FLOPs and more: far below, it goes too high (a model of 90,000
-parameters came to 5.69 nats with the 0.013 that it gives, to 5.35 with this, to 5.39 with half of it)."""
 FEWEST_STEPS = 10
 MANY_EPOCHS = 4
 """Tokens that are read more often than this count less than new ones (Muennighoff et al. 2023, arXiv:2305.16264)."""
@@ -46,6 +43,8 @@ class Plan:
     following: Rung
     rule: str
     """How learning rate and batch were found."""
+    search: list[dict[str, Any]] = field(default_factory=list)
+    """The learning rates that were tried, and what they came to."""
 
 
 class Amount(NamedTuple):
@@ -181,7 +180,7 @@ class TextPlanner:
         if not {"micro_batch_size", "batch_size"} & train.model_fields_set:
             picks["train.micro_batch_size"] = "auto" if self.accelerator.device.type == "cuda" else min(forward, batch)
         if "lr" not in train.model_fields_set:
-            picks["train.lr"] = min(pick_lr(flops), MOST_LR)
+            picks["train.lr"] = pick_lr(flops)
         steps = round(tokens / (batch * self.seq_len))
         if steps < FEWEST_STEPS:
             message = f"{tokens:,.0f} tokens are {steps} steps of {batch} rows of {self.seq_len}: too few to learn from"
@@ -215,6 +214,8 @@ class TextPlanner:
 
     def describe_rule(self) -> str:
         """Where learning rate and batch come from."""
+        from llmkit.models.budget import MOST_LR
+
         said = self.settings.train.model_fields_set
         rule = (
             f"lr 0.3118 C^-0.125 and at most {MOST_LR:g}"
@@ -287,10 +288,11 @@ def plan_baseline(settings: BaselineRecipe, sizes: str | None) -> Plan:
     if widths[0] < 1 or len(set(widths)) < len(widths):
         raise UsageError(f"widths of {widths} are no ladder", where="--sizes", fix="name some: --sizes 4,8,16,32,64")
     step = max(widths[-1] / widths[-2], LEAST_STEP) if len(widths) > 1 else USUAL_STEP
-    rungs = [width_rung(width) for width in widths]
-    return Plan(rungs, width_rung(round(widths[-1] * step), place=CHECK), "all else as the recipe says")
+    lr = settings.train.lr
+    rungs = [width_rung(width, lr) for width in widths]
+    return Plan(rungs, width_rung(round(widths[-1] * step), lr, place=CHECK), "all else as the recipe says")
 
 
-def width_rung(width: int, place: str = RUNGS) -> Rung:
+def width_rung(width: int, lr: float, place: str = RUNGS) -> Rung:
     """A network of so many units or channels."""
-    return Rung(f"width-{width}", {"model.hidden_size": width}, {"width": width}, place)
+    return Rung(f"width-{width}", {"model.hidden_size": width}, {"width": width, "lr": lr}, place)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from llmkit.commands.convert import convert
+from llmkit.commands.options import AsJson
 from llmkit.console import format_table, say, write, write_json
 from llmkit.errors import ModelError
 
@@ -21,17 +22,15 @@ app = typer.Typer(
 )
 app.command()(convert)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
-
 
 @app.command()
 def merge(
-    adapters: Annotated[list[Path], typer.Argument(help="Adapter folders, for example RUN/model.")],
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="Adapter folders, for example RUN/model.")],
     output: Annotated[Path, typer.Option(help="Folder of the merged model.")],
     dtype: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Number format of the merged weights; fp32 is exact.")
     ] = "fp32",
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Work adapters into their model: a plain folder that needs neither.
 
@@ -94,17 +93,18 @@ def check_adapters(folders: Sequence[Path]) -> None:
     """Raise unless these are adapters of one model, and that is stored in whole numbers of bytes."""
     import os
 
-    from llmkit.models.causal_lm import read_adapter_config
+    from llmkit.models.causal_lm import ADAPTER_CONFIG, base_of_adapter, read_adapter_config
 
     bases = {}
     for folder in folders:
-        if not (folder / "adapter_config.json").is_file():
+        if not (folder / ADAPTER_CONFIG).is_file():
             raise ModelError(
                 "this is no adapter folder: it has no adapter_config.json",
                 where=str(folder),
                 fix="name the model folder of a finetune run with method lora, for example RUN/model",
             )
-        bases[folder] = str(read_adapter_config(folder).get("base_model_name_or_path"))
+        read_adapter_config(folder)
+        bases[folder] = str(base_of_adapter(folder))
     first = bases[folders[0]]
     for folder, base in bases.items():
         if os.path.realpath(base) != os.path.realpath(first):
@@ -154,8 +154,8 @@ def note_end_of_turn(model: Any, tokenizer: Any) -> Any:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="Model folder, adapter folder, or hub name.")],
-    as_json: JsonOption = False,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, adapter folder, or hub name.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show what a model is: architecture, sizes, vocabulary, number format, adapter.
 
@@ -224,20 +224,21 @@ def dtype_on_disk(folder: Path) -> str | None:
 
 def read_adapter(folder: Path) -> dict[str, Any] | None:
     """What an adapter folder says about its adapter; None for a plain model."""
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        return None
-    config = json.loads(path.read_text(encoding="utf-8"))
-    targets = config.get("target_modules")
     from safetensors import safe_open
 
+    from llmkit.models.causal_lm import ADAPTER_CONFIG, base_of_adapter, open_adapter_config
+
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    config = open_adapter_config(folder)
+    targets = config.get("target_modules")
     numbers = 0
     for file in folder.glob("adapter_model.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             numbers = sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
     return {
         "kind": str(config.get("peft_type", "")).lower(),
-        "base": config.get("base_model_name_or_path"),
+        "base": base_of_adapter(folder),
         "rank": config.get("r"),
         "alpha": config.get("lora_alpha"),
         "parameters": numbers,

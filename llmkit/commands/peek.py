@@ -19,6 +19,8 @@ from llmkit.commands.generate import (
     check_chat_template,
     read_stdin,
 )
+from llmkit.commands.options import AsJson
+from llmkit.commands.replace import check_replaceable, is_page
 from llmkit.console import Progress, say, write_json
 from llmkit.errors import UsageError
 
@@ -72,7 +74,7 @@ def peek(
     html: Annotated[
         Path | None, typer.Option(help="Write it all as one page to explore with the mouse.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """See what a model expects at each token of a text, and how surprised it is.
 
@@ -94,7 +96,7 @@ def peek(
     sampling = SamplingConfig(temperature, top_k, top_p)
     place = None if attention is None else parse_place(attention)
     if html is not None:
-        check_free(html)
+        check_replaceable(html, "--html", "page", is_page)
     given = read_given(text)
     reader = load_reader(model, dtype)
     reading = read(reader, given, chat=chat, top=alternatives)
@@ -281,14 +283,6 @@ def describe_comparison(reading: Reading, other: Reading, name: str) -> dict[str
         "summary": other.summary(),
         "stretches": [{"text": s.text, "bits": s.bits, "other_bits": s.other_bits} for s in stretches],
     }
-
-
-def check_free(path: Path) -> None:
-    """Raise where the page would replace something else than a page."""
-    if path.is_dir():
-        raise UsageError("this is a folder", where=f"--html {path}", fix="name a file, for example --html peek.html")
-    if path.is_file() and not path.read_bytes().lstrip().lower().startswith(b"<!doctype html"):
-        raise UsageError("this file is no page", where=f"--html {path}", fix="name a new file, or remove it")
 
 
 def save_page(path: Path, document: dict[str, Any], reader: Reader, reading: Reading) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmkit.commands.tables import is_utf8, write_table, write_text
+from llmkit.commands.terminal import is_utf8, widths, write_table, write_text
 from llmkit.console import for_terminal, has_colors, paint, say, terminal_width, write
 
 LEVELS = ((1.0, ("dim",)), (4.0, ()), (8.0, ("yellow",)), (12.0, ("magenta",)), (float("inf"), ("red", "bold")))
@@ -15,7 +15,7 @@ LEVELS = ((1.0, ("dim",)), (4.0, ()), (8.0, ("yellow",)), (12.0, ("magenta",)), 
 DECISIVE_BITS = 1.0
 """A difference of fewer bits is not painted."""
 
-NUM_CONTEXT = 24
+NUM_CONTEXT = 16
 """Characters shown before a place."""
 
 MOST_DEPTHS = 16
@@ -39,17 +39,22 @@ def show(document: dict[str, Any], places: int) -> None:
 
 
 def show_text(document: dict[str, Any], places: int) -> None:
-    """The text by surprise, the hardest places, the sums."""
+    """The text by surprise and its hardest places; without colours all tokens; the sums."""
     tokens = document["tokens"]
-    if has_colors(sys.stdout):
+    shown, is_painted = list(range(len(tokens))), has_colors(sys.stdout)
+    if is_painted:
         say(legend())
         write_text("".join(paint_surprise(t) for t in tokens))
         write("")
-        hardest = sorted(range(len(tokens)), key=lambda i: -tokens[i]["surprise"])[:places]
-        rows = [[context_of(document, i), *row_of(tokens[i])] for i in hardest]
-        write_table(["after", *HEADERS], rows, spare=SPARE)
-    else:
-        write_table(HEADERS, [row_of(token) for token in tokens], spare=SPARE)
+        shown = sorted(shown, key=lambda i: -tokens[i]["surprise"])[:places]
+
+    def table_of(likelier: int) -> list[list[str]]:
+        table = [HEADERS, *(row_of(tokens[i], likelier) for i in shown)]
+        before = ["after", *(context_of(document, i) for i in shown)]
+        return [[name, *row] for name, row in zip(before, table, strict=True)] if is_painted else table
+
+    headers, *rows = largest_table(table_of, len(tokens[0]["alternatives"]), spare=SPARE)
+    write_table(headers, rows, spare=SPARE)
     write("")
     write_text(sum_up(document["summary"]))
 
@@ -58,9 +63,27 @@ HEADERS = ["token", "id", "probability", "rank", "bits", "entropy", "likelier he
 SPARE = ["id", "entropy"]
 
 
-def row_of(token: dict[str, Any]) -> list[str]:
-    """A token with its numbers, and what the model would rather have had there."""
-    instead = [a for a in token["alternatives"] if a["id"] != token["id"]]
+def largest_table(
+    table_of: Callable[[int], list[list[str]]], most: int, *, spare: Sequence[str] = ()
+) -> list[list[str]]:
+    """The table with as many things as the terminal has room for: half of a number says nothing.
+
+    Args:
+        table_of: Makes the table, headers first, with so many things.
+        most: Things.
+        spare: Headers of columns that may be left out.
+    """
+    for count in range(most, 1, -1):
+        table = table_of(count)
+        sizes = [size for size, name in zip(widths(table), table[0], strict=True) if name not in spare]
+        if not sys.stdout.isatty() or sum(sizes) + 2 * (len(sizes) - 1) <= terminal_width():
+            return table
+    return table_of(1)
+
+
+def row_of(token: dict[str, Any], likelier: int | None = None) -> list[str]:
+    """A token with its numbers, and what the model would rather have had there: all that was kept, or so many."""
+    instead = [a for a in token["alternatives"] if a["id"] != token["id"]][:likelier]
     return [
         quote(token["token"]),
         str(token["id"]),
@@ -95,8 +118,8 @@ def sum_up(summary: dict[str, Any]) -> str:
     """The sums in a sentence."""
     tokens, right = summary["num_tokens"], summary["first_guesses"]
     return (
-        f"{tokens:,} tokens, {summary['num_bytes']:,} bytes, {summary['bits']:.1f} bits: "
-        f"{summary['bits_per_byte']:.4f} bits per byte; {right:,} of {tokens:,} tokens were the first guess"
+        f"{tokens:,} token{'s' * (tokens != 1)}, {summary['num_bytes']:,} bytes, {summary['bits']:.1f} bits: "
+        f"{summary['bits_per_byte']:.4f} bits per byte; {right:,} of {tokens:,} first guesses were right"
     )
 
 
@@ -159,15 +182,22 @@ def show_next(document: dict[str, Any]) -> None:
 def show_layers(document: dict[str, Any]) -> None:
     """The guess of each layer at the hardest places and after the text, beside the share of what stands there."""
     tokens, depths = document["tokens"], document["layers"]
-    hardest = sorted(range(len(tokens)), key=lambda i: -tokens[i]["surprise"])[:NUM_LENS_PLACES]
-    columns = [*sorted(hardest), len(tokens)]
-    names = ["next" if i == len(tokens) else quote(tokens[i]["token"]) for i in columns]
-    rows = [
-        ["embeddings" if depth == 0 else f"layer {depth - 1}", *(lens_cell(depths[depth][i]) for i in columns)]
-        for depth in spread(len(depths), MOST_DEPTHS)
-    ]
-    write_table(["guess after", *names], rows)
-    write_text("each cell: the first guess there and, behind the slash, the probability of the token that stands there")
+    hardest = sorted(range(len(tokens)), key=lambda i: -tokens[i]["surprise"])
+
+    def table_of(places: int) -> list[list[str]]:
+        columns = [*sorted(hardest[:places]), len(tokens)]
+        names = ["next" if i == len(tokens) else quote(tokens[i]["token"]) for i in columns]
+        rows = [
+            ["embeddings" if depth == 0 else f"layer {depth - 1}", *(lens_cell(depths[depth][i]) for i in columns)]
+            for depth in spread(len(depths), MOST_DEPTHS)
+        ]
+        return [["in the place of", *names], *rows]
+
+    headers, *rows = largest_table(table_of, NUM_LENS_PLACES)
+    write_table(headers, rows)
+    write_text(
+        "each cell: the layer's guess there and, behind the slash, the probability of the token that stands there"
+    )
 
 
 def lens_cell(guess: dict[str, Any]) -> str:

@@ -246,9 +246,8 @@ def reckon(
         is_sharded=is_sharded,
     )
     rate = measure_matrix_rate(accelerator.device, dtype)
-    memory = estimate_memory(
-        model, config, accelerator, engine=engine, row_tokens=row_tokens, sharers=accelerator.num_processes**is_sharded
-    )
+    sharers = accelerator.num_processes if is_sharded else 1
+    memory = estimate_memory(model, config, accelerator, engine=engine, row_tokens=row_tokens, sharers=sharers)
     seconds = per_token * tokens / (rate * accelerator.num_processes * TYPICAL_MFU)
     return Effort(engine, per_token, per_token * tokens, rate, memory, seconds)
 

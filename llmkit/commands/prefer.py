@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from llmkit.commands.tuning import Base, Material
-    from llmkit.data.preference_forms import Preference
     from llmkit.recipe.schema import FinetuneRecipe
     from llmkit.training.run import Run
 
@@ -25,20 +24,20 @@ def gather_pairs(settings: FinetuneRecipe, base: Base) -> Material:
     from llmkit.commands.tuning import Material, attach, keepers, longest_row
     from llmkit.data.dialogue import show_row
     from llmkit.data.dialogue_set import tell
-    from llmkit.data.messages import Dialogue
+    from llmkit.data.dialogue_source import check_meant, read_pair_sets
     from llmkit.data.preferences import PairRows, encode_pairs
     from llmkit.models.preference import PreferenceLoss
 
-    train, validation, shared = read_pairs(settings)
+    check_meant(settings.data, ("paths",), "prefer")
+    train, validation, shared, num_same = read_pair_sets(settings.data)
     limit = longest_row(settings, base.model)
     encode = partial(encode_pairs, tokenizer=base.tokenizer, max_length=limit, overlong=settings.data.overlong)
     pairs, account = encode(train, name="train")
-    account.num_read += len(shared)
-    for preference in shared:
-        account.drop("also in the validation data", preference.where)
+    account.add_held_out(shared)
     accounts, held_out = [account], None
     if validation:
         held_pairs, held_account = encode(validation, name="validation")
+        held_account.num_same_questions = num_same
         accounts.append(held_account)
         held_out = PairRows(held_pairs, is_flat=base.is_flat)
     else:
@@ -47,7 +46,7 @@ def gather_pairs(settings: FinetuneRecipe, base: Base) -> Material:
     rows = PairRows(pairs, is_flat=base.is_flat)
     model, trained_tokens = attach(settings, base, rows)
     section = settings.preference
-    openings = [Dialogue(tuple(p.prompt), p.where, p.tools) for p in validation or train]
+    openings = [pair.dialogues[0] for pair in validation or train]
     return Material(
         model=model,
         tokenizer=base.tokenizer,
@@ -65,27 +64,6 @@ def gather_pairs(settings: FinetuneRecipe, base: Base) -> Material:
             openings if validation else (), base.tokenizer, longest=limit // 2, count=settings.end_check
         ),
     )
-
-
-def read_pairs(settings: FinetuneRecipe) -> tuple[list[Preference], list[Preference], list[Preference]]:
-    """Training and validation pairs, and the training ones that were left out since validation asks the same."""
-    from llmkit.data.dialogue_set import hold_out
-    from llmkit.data.messages import Dialogue, content_of
-    from llmkit.data.preference_forms import read_preferences
-
-    data = settings.data
-    read = partial(read_preferences, columns=data.columns, roles=data.roles)
-    pairs = list(read(str(data.source)))
-    if isinstance(data.validation, str):
-        held_out = list(read(data.validation))
-        known = {content_of(p.prompt) for p in held_out}
-        is_shared = [content_of(p.prompt) in known for p in pairs]
-        own = [p for p, shared in zip(pairs, is_shared, strict=True) if not shared]
-        return own, held_out, [p for p, shared in zip(pairs, is_shared, strict=True) if shared]
-    prompts = [Dialogue(tuple(p.prompt), p.where, p.tools) for p in pairs]
-    owners = {id(prompt): pair for prompt, pair in zip(prompts, pairs, strict=True)}
-    train, held = hold_out(prompts, data.validation)
-    return [owners[id(prompt)] for prompt in train], [owners[id(prompt)] for prompt in held], []
 
 
 class Validation:

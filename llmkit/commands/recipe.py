@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.commands.options import AsJson
 from llmkit.console import format_table, paint, say, write, write_json
 from llmkit.errors import RecipeError, UsageError
 
@@ -23,13 +24,12 @@ app = typer.Typer(
 )
 
 NameArgument = Annotated[
-    str, typer.Argument(help="A file, or a name that `llmkit recipe list` shows.", show_default=False)
+    str, typer.Argument(metavar="NAME", help="A file, or a name that `llmkit recipe list` shows.", show_default=False)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @app.command("list")
-def list_(as_json: JsonOption = False) -> None:
+def list_(as_json: AsJson = False) -> None:
     """List the recipes that come with llmkit: name, verb, what it makes.
 
     \b
@@ -53,13 +53,15 @@ def list_(as_json: JsonOption = False) -> None:
 def show(
     name: Annotated[
         str | None,
-        typer.Argument(help="A recipe; with --fields a kind: pretrain, finetune, baseline.", show_default=False),
+        typer.Argument(
+            metavar="NAME", help="A recipe; with --fields a kind: pretrain, finetune, baseline.", show_default=False
+        ),
     ] = None,
     fields: Annotated[bool, typer.Option("--fields", help="Every field with its default and meaning.")] = False,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="With all defaults filled in, as a run records it.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a recipe, or all that can stand in one.
 
@@ -96,9 +98,10 @@ def show(
 def copy(
     name: NameArgument,
     file: Annotated[
-        Path | None, typer.Argument(help="Where to; the recipe's own file name if not given.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="FILE", help="Where to; the recipe's own file name if not given.", show_default=False),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy a recipe to change it.
 
@@ -127,12 +130,13 @@ def copy(
 @app.command("check")
 def check(
     files: Annotated[
-        list[str], typer.Argument(help="Files, or names that `llmkit recipe list` shows.", show_default=False)
+        list[str],
+        typer.Argument(metavar="NAME", help="Files, or names that `llmkit recipe list` shows.", show_default=False),
     ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Check with this field changed.")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check recipes: every key known, every value of its type. What is wrong is named by file and line (exit code 2).
 
@@ -231,6 +235,7 @@ def walk_fields(section: type[Section], at: str = "", values: Section | None = N
 def type_name(annotation: Any, metadata: list[Any]) -> str:
     """A type as people say it: the choices of a Literal, none for None, bounds where there are some."""
     import types
+    from datetime import date
     from typing import Literal, Union, get_args, get_origin
 
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -244,7 +249,7 @@ def type_name(annotation: Any, metadata: list[Any]) -> str:
         return f"list of {type_name(arguments[0], [])}"
     if origin is dict:
         return "mapping"
-    names = {int: "whole number", float: "number", str: "text", bool: "true|false", type(None): "none"}
+    names = {int: "whole number", float: "number", str: "text", bool: "true|false", date: "date", type(None): "none"}
     bounds = [f"{sign} {value}" for info in metadata for sign, value in bounds_of(info)]
     return " ".join([names.get(annotation, str(annotation)), *bounds])
 

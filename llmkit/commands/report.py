@@ -1,4 +1,4 @@
-"""`llmkit report`: what runs and evaluations came to, as a table and as one page."""
+"""`llmkit report`: what runs, ladders and evaluations came to, as a table and as one page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmkit.commands.options import AsJson
+from llmkit.commands.replace import check_replaceable, is_page, is_picture
 from llmkit.console import format_table, paint, say, write, write_json
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ SHOWN_STEPS = 3
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER...", help="Runs, or folders that hold runs and results.", show_default=False),
+        typer.Argument(metavar="FOLDER", help="Runs, or folders that hold runs and results.", show_default=False),
     ],
     output: Annotated[
         Path | None,
@@ -33,9 +35,9 @@ def report(
         Path | None, typer.Option(help="Where to write the figures as one SVG picture too.", show_default=False)
     ] = None,
     title: Annotated[str, typer.Option(help="Headline of the page.")] = "What was trained, and what it can do",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Put runs, evaluations and answers into one table and one page.
+    """Put runs, ladders, evaluations and answers into one table and one page.
 
     \b
     Examples:
@@ -45,9 +47,10 @@ def report(
       llmkit report demo-run --picture result.svg
       llmkit report run --json | jq .figures
 
-    A folder is searched for runs (of pretrain, finetune, baseline), for results of evaluate, and for what generate,
-    tokenizer evaluate and evaluate printed with --json, saved as NAME.json. Answers to the same prompts stand side by
-    side. The page is one file that needs no network; an earlier page of the same name is replaced.
+    A folder is searched for runs (of pretrain, finetune, baseline), for ladders of scale, for results of evaluate, and
+    for what generate, tokenizer evaluate and evaluate printed with --json, saved as NAME.json. Answers to the same
+    prompts stand side by side. The page is one file that needs no network; an earlier page of the same name is
+    replaced.
     """
     from llmkit.files import write_file
     from llmkit.reporting.collect import collect
@@ -55,8 +58,11 @@ def report(
     from llmkit.reporting.page import render_page
     from llmkit.reporting.picture import draw_picture
 
-    collection = collect(folders)
     page = output or folders[0] / "report.html"
+    check_replaceable(page, "--output", "page", is_page)
+    if picture is not None:
+        check_replaceable(picture, "--picture", "picture", is_picture)
+    collection = collect(folders)
     write_file(page, render_page(collection, title=title, made=time.strftime("%Y-%m-%d %H:%M")))
     if picture is not None:
         write_file(picture, draw_picture(collection, title=title))
@@ -65,6 +71,7 @@ def report(
         write_json({"output": str(page), "figures": [figure.to_json() for figure in figures]})
     else:
         show_figures(figures)
+        show_ladders(collection)
         show_texts(collection)
     say(f"page: {page}")
 
@@ -84,6 +91,16 @@ def show_figures(figures: list[Figure]) -> None:
     write(format_table(["", "what", "measure", "value", "beside"], rows))
 
 
+def show_ladders(collection: Collection) -> None:
+    """The law of each ladder, in words."""
+    from llmkit.reporting.scaling_words import tell
+
+    for ladder in collection.ladders:
+        write(f"\n{ladder.name}, {len(ladder.document['rungs'])} models:")
+        for line in tell(ladder.document):
+            write(f"  {line}")
+
+
 def show_texts(collection: Collection) -> None:
     """Samples by step and answers side by side."""
     from llmkit.reporting.page import same_prompts
@@ -97,7 +114,8 @@ def show_texts(collection: Collection) -> None:
 
 def show_samples(run: RunRecord) -> None:
     """What a model wrote after each prompt at a few steps."""
-    from llmkit.reporting.page import samples_of, spread
+    from llmkit.reporting.page import samples_of
+    from llmkit.reporting.plots import spread
 
     for prompt, samples in samples_of(run):
         write(f"\n{run.name}, after {prompt!r}:" if prompt else f"\n{run.name}, from the beginning of a document:")

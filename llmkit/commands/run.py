@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llmkit.commands.options import AsJson
 from llmkit.commands.report import excerpt
-from llmkit.commands.tables import is_utf8, write_table, write_text
-from llmkit.commands.verify import verify
+from llmkit.commands.run_verify import verify
+from llmkit.commands.terminal import is_utf8, write_table, write_text
 from llmkit.console import (
     for_terminal,
     format_seconds,
@@ -21,6 +22,7 @@ from llmkit.console import (
     say,
     terminal_width,
     warn,
+    without_nan,
     write_json,
 )
 from llmkit.errors import UsageError
@@ -37,7 +39,6 @@ app = typer.Typer(
 )
 app.command("verify")(verify)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 PLOT_LINES = 12
 """Height of a plot."""
@@ -49,7 +50,7 @@ def list_(
         list[Path] | None,
         typer.Argument(metavar="FOLDER", help="Where to look. [default: here]", show_default=False),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the runs below some folders: how far each is, its loss, and its state.
 
@@ -63,7 +64,7 @@ def list_(
     goes on there), failed (ended some other way: the same command goes on from its newest checkpoint), new, unreadable.
     """
     from llmkit.reporting.collect import read_run
-    from llmkit.reporting.runs import describe_run, find_runs, without_nan
+    from llmkit.reporting.runs import describe_run, find_runs
 
     folders = folders or [Path()]
     for folder in folders:
@@ -115,7 +116,7 @@ def main_measure(metrics: Mapping[str, Any]) -> tuple[str, str]:
 @app.command("show")
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look into a run: recipe, plan, environment, figures, checkpoints, curves, samples.
 
@@ -134,7 +135,6 @@ def show(
         describe_run,
         list_checkpoints,
         open_record,
-        without_nan,
     )
 
     run = open_record(folder)
@@ -209,7 +209,7 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the curves into this .png or .svg file too.", show_default=False),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Hold runs side by side: where their recipes differ, what they came to, their curves over each other.
 
@@ -229,7 +229,6 @@ def compare(
         named_records,
         recipe_differences,
         results_of,
-        without_nan,
     )
 
     check_compare(folders, output)

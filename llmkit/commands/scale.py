@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from llmkit.commands.ladder import Base, climb, command_of, result_of
+from llmkit.commands.ladder_lr import are_finished, trials_of, with_best
+from llmkit.commands.ladder_lr import search_lr as search
 from llmkit.commands.ladder_plan import (
     DEFAULT_TOKENS,
     Plan,
@@ -43,6 +45,7 @@ class Asked(NamedTuple):
     minutes: float | None
     flops: float | None
     has_check: bool
+    searches_lr: bool
 
 
 def scale(
@@ -65,6 +68,9 @@ def scale(
     budget: Annotated[
         str | None, typer.Option(metavar="FLOPS", help="Tell the best size and tokens for these FLOPs: 1e16,1e17.")
     ] = None,
+    search_lr: Annotated[
+        bool, typer.Option("--search-lr", help="Try five learning rates on the smallest model first.")
+    ] = False,
     count: Annotated[
         str, typer.Option(metavar="all|without-embeddings", help="Which parameters the law counts.")
     ] = "all",
@@ -83,6 +89,7 @@ def scale(
       llmkit scale --data data --output ladder --sizes 0.5m,1m,2m,4m --tokens 2m,8m,32m --budget 1e16
       llmkit scale scale-laptop --data data --output ladder --flops 1e15
       llmkit scale --data data --output ladder --sizes 1m,2m,4m,8m,16m --dry-run > commands.sh
+      llmkit scale --data data --output ladder --minutes 60 --search-lr
       llmkit scale --kind cnn --data digits --output ladder --sizes 2,4,8,16,32
 
     Each model is an ordinary run below the folder. The same command goes on where it was stopped, and takes what the
@@ -91,7 +98,7 @@ def scale(
     begin = time.monotonic()
     if output is None and not dry_run:
         raise UsageError("a ladder needs a folder", where="--output", fix="add --output DIR")
-    asked = Asked(sizes, tokens, minutes, flops, check)
+    asked = Asked(sizes, tokens, minutes, flops, check, search_lr)
     check_flags(asked, count)
     given = [*(overrides or []), *([f"model.kind={kind}"] if kind else [])]
     base = Base(kind_of(recipe, kind), recipe, data, tuple(given), output or Path("ladder"))
@@ -101,10 +108,11 @@ def scale(
     else:
         plan = plan_models(base, asked, begin=begin, is_kept=not dry_run)
         size_dial = "parameters" if count == "all" else "parameters_without_embeddings"
-    show_plan(plan, base, has_check=check)
     if dry_run:
-        show_commands(plan, base, has_check=check, as_json=as_json)
+        show_commands(plan, base, asked, as_json=as_json)
         return
+    plan = search(plan, base, time_limit=time_limit) if search_lr else plan
+    show_plan(plan, base, has_check=check)
     climb(plan.rungs, base, time_limit=time_limit)
     document = conclude(plan, base, size_dial=size_dial, budgets=budgets)
     if check:
@@ -223,7 +231,8 @@ def earlier_sizes(output: Path, request: dict[str, Any]) -> list[str] | None:
     if not path.is_file():
         return None
     known = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name, value in request.items() if known["request"].get(name) != value]
+    # A flag that is new in llmkit is not in the folder of an earlier one, and was not given then.
+    changed = [name for name, value in request.items() if (known["request"].get(name) or None) != (value or None)]
     if changed:
         raise UsageError(
             f"this folder holds another ladder; not the same: {', '.join(changed)}",
@@ -250,14 +259,20 @@ def find_flops(asked: Asked, settings: PretrainRecipe, planner: TextPlanner, beg
     return probed.rate * left * SHARE_FOR_TRAINING
 
 
-def show_commands(plan: Plan, base: Base, *, has_check: bool, as_json: bool) -> None:
-    """One command per model on stdout."""
-    rungs = [*plan.rungs, *([plan.following] if has_check else [])]
+def show_commands(plan: Plan, base: Base, asked: Asked, *, as_json: bool) -> None:
+    """One command per model on stdout. A search for the learning rate comes first, and alone."""
+    trials = trials_of(plan.rungs[0]) if asked.searches_lr else []
+    if trials and are_finished(trials, base):
+        plan, trials = with_best(plan, trials, base), []
+    show_plan(plan, base, has_check=asked.has_check)
+    rungs = trials or [*plan.rungs, *([plan.following] if asked.has_check else [])]
     if as_json:
         write_json({"rungs": [{**rung.about, "name": rung.name, "command": command_of(rung, base)} for rung in rungs]})
-        return
-    for rung in rungs:
-        write(command_of(rung, base))
+    else:
+        for rung in rungs:
+            write(command_of(rung, base))
+    if trials:
+        say("when these are trained, the same command prints those of the ladder, with the best of their rates")
 
 
 def conclude(plan: Plan, base: Base, *, size_dial: str, budgets: list[float]) -> dict[str, Any]:
@@ -271,6 +286,7 @@ def conclude(plan: Plan, base: Base, *, size_dial: str, budgets: list[float]) ->
         "recipe": base.recipe,
         "data": base.data,
         "rule": plan.rule,
+        "search": plan.search,
         "measure": results[0]["measure"],
         "size": size_dial,
         "rungs": results,

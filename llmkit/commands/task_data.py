@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmkit.errors import DataError, UsageError
 
@@ -21,14 +21,6 @@ ROWS = ("jsonl", "json", "parquet")
 PACKED = ("", ".gz", ".xz", ".zst")
 LABELS = "-labels.lst"
 """What a file of labels beside rows is called: valid-labels.lst beside valid.jsonl."""
-
-
-@dataclass(frozen=True)
-class Described:
-    """A row of our own making, in the form that `read_records` gives rows."""
-
-    where: str
-    values: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -148,19 +140,22 @@ def join_labels(path: Path, labels: Path) -> Iterator[Row]:
     Raises:
         DataError: There are not as many labels as rows.
     """
+    from llmkit.evaluation.task import PlainRow
+
     marks = [line.strip() for _, line in decoded_lines(labels, "utf-8") if line.strip()]
     rows = list(read_rows(str(path)))
     if len(marks) != len(rows):
         message = f"{len(marks):,} labels for the {len(rows):,} rows of {path.name}"
         raise DataError(message, where=str(labels), fix="take both files from the same release")
     for row, mark in zip(rows, marks, strict=True):
-        yield Described(row.where, {**row.values, "label": mark})
+        yield PlainRow(row.where, {**row.values, "label": mark})
 
 
 def read_rows(source: str) -> Iterator[Row]:
     """The rows of a file, or of what a name stands for."""
     from llmkit.data import python_docs
     from llmkit.data.documents import read_records
+    from llmkit.evaluation.task import PlainRow
 
     if not source.startswith(FUNCTIONS):
         yield from read_records(source)
@@ -168,4 +163,4 @@ def read_rows(source: str) -> Iterator[Row]:
     for item in python_docs.items(source.removeprefix(FUNCTIONS)):
         if item.kind in ("function", "method") and item.is_public and item.signature:
             signature = python_docs.headline(item)
-            yield Described(f"{source}:{item.name}", {"name": item.name, "signature": signature, "doc": item.doc})
+            yield PlainRow(f"{source}:{item.name}", {"name": item.name, "signature": signature, "doc": item.doc})

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.tables import write_table
-from llmkit.commands.task_data import Described, find_data, read_built_in_rows, read_rows
+from llmkit.commands.task_data import find_data, read_built_in_rows, read_rows
+from llmkit.commands.terminal import write_table
 from llmkit.console import say, write_json
 from llmkit.errors import UsageError
 
@@ -121,11 +121,13 @@ def open_built_in(task: BuiltIn, flags: Flags, data: Sequence[str]) -> Task:
         if data:
             fix = f"take task {PERPLEXITY} for a text, or name rows with --task"
             raise UsageError(f"task {task.spec.name} has its own data", where="--data", fix=fix)
-        return build(task.spec, make=task.examples)
+        built = build(task.spec, make=task.examples)
+        return replace(built, prompt_by=task.prompt_by, variants_by="llmkit")
     found = find_data(task, data, None if flags.train is None else str(flags.train))
     spec = task.spec.model_copy(update={"test": found.test, "train": found.train})
     built = build_task(spec, partial(read_built_in_rows, task, found), make=task.examples)
-    return replace(built, notes=(*built.notes, *found.notes, *other_choices(task, built)))
+    notes = (*built.notes, *found.notes, *other_choices(task, built))
+    return replace(built, prompt_by=task.prompt_by, variants_by="llmkit", notes=notes)
 
 
 def other_choices(task: BuiltIn, built: Task) -> list[str]:
@@ -161,9 +163,10 @@ def build(spec: TaskFile, make: Any = None) -> Task:
 
     def read_texts(source: str) -> Iterator[Row]:
         from llmkit.data.documents import read_documents
+        from llmkit.evaluation.task import PlainRow
 
         for document in read_documents([source], text_column=spec.question):
-            yield Described(document.source, {spec.question or "text": document.text})
+            yield PlainRow(document.source, {spec.question or "text": document.text})
 
     return build_task(spec, read_texts if spec.kind == PERPLEXITY else read_rows, make=make)
 
@@ -174,6 +177,7 @@ def make_chat(tokenizer: Any, *, is_one_turn: bool) -> Chat:
     Raises:
         ModelError: The model has no chat template.
     """
+    from llmkit.data.dialogue import end_of_turn_ids
     from llmkit.data.rendering import Message, renderer_of
     from llmkit.evaluation.prompts import Chat
 
@@ -191,7 +195,7 @@ def make_chat(tokenizer: Any, *, is_one_turn: bool) -> Chat:
             text = text.replace(secret, name)
         return text
 
-    return Chat(render, encode, show, is_one_turn)
+    return Chat(render, encode, show, frozenset(end_of_turn_ids(tokenizer)), is_one_turn)
 
 
 def list_tasks(*, as_json: bool) -> None:
@@ -208,6 +212,7 @@ def list_tasks(*, as_json: bool) -> None:
             "data": task.spec.test or None,
             "train": task.spec.train,
             "files": list(task.test_files),
+            "prompt_by": None if task.spec.kind == PERPLEXITY else task.prompt_by,
             "prompts": [text for text in (task.spec.prompt, *task.spec.prompts) if text],
         }
         for name, task in BUILT_IN.items()
@@ -218,7 +223,8 @@ def list_tasks(*, as_json: bool) -> None:
     columns = ("task", "kind", "metric", "chance", "about", "data")
     write_table(columns, [[shorten_chance(row[column]) for column in columns] for row in found])
     say("data is read from --data FILE or FOLDER; without it from the hub (hf:), which needs a network")
-    say("--json adds the prompts and the names of the files that are looked for in a folder")
+    say("--json adds the prompts, who worded them, and the names of the files that are looked for in a folder")
+    say("perplexity: BOS stands once before a text; lm-evaluation-harness puts two where the tokenizer adds one itself")
 
 
 def shorten_chance(value: Any) -> Any:

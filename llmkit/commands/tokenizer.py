@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from llmkit.commands.options import AsJson
 from llmkit.console import (
     Progress,
     format_seconds,
@@ -41,7 +42,6 @@ DEFAULT_SIZE = 4096
 MOST_FILES = 20
 """Files that the table of `evaluate` shows; --json has all of them."""
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 ColumnOption = Annotated[
     str | None, typer.Option("--text-column", help="Column that holds the text, where the data has columns.")
 ]
@@ -72,7 +72,7 @@ def train(
         typer.Option(help="Learn from at most about this much text; of more, documents are left out evenly.", min=1),
     ] = 1_000_000_000,
     text_column: ColumnOption = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a tokenizer on texts.
 
@@ -208,7 +208,7 @@ def evaluate(
         typer.Option(metavar="INPUT...", help="Text to measure on: files, folders, globs, -, python-docs@test."),
     ],
     text_column: ColumnOption = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure tokenizers on the same text, side by side.
 
@@ -297,9 +297,11 @@ def tell_mismatch(report: dict[str, Any]) -> None:
 
 @app.command()
 def show(
-    tokenizer: Annotated[str, typer.Argument(help="Folder (of a tokenizer or model), or hub name.")],
+    tokenizer: Annotated[
+        str, typer.Argument(metavar="TOKENIZER", help="Folder (of a tokenizer or model), or hub name.")
+    ],
     text: Annotated[str, typer.Argument(metavar="TEXT|-", help="The text; - reads it from stdin.")],
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the tokens of a text, each with its id.
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from llmkit.data.dialogue_set import Account
     from llmkit.recipe.schema import FinetuneRecipe
 
+NO_USE = {"prefer": ("label_smoothing", "z_loss"), "classify": ("z_loss",)}
+"""Fields of the training section that belong to another loss."""
+
 MERGED_BASE = "base"
 """Folder in a run of the model that an adapter was merged into before a new one is trained."""
 
@@ -115,8 +118,29 @@ def check_methods(settings: FinetuneRecipe) -> None:
     if settings.data.overlong == "cut-left" and settings.task == "prefer":
         fix = "set it to drop, cut-right or error"
         raise UsageError("pairs of answers are not cut at their beginning", where="data.overlong", fix=fix)
+    for name in NO_USE.get(settings.task, ()):
+        if getattr(settings.train, name):
+            message = f"the task {settings.task} has no use for train.{name}"
+            raise UsageError(message, where=f"train.{name}", fix="leave it out")
+    if settings.forget_check and settings.task == "classify":
+        fix = "leave it out"
+        raise UsageError("a classifier writes no text to evaluate on other tasks", where="forget_check", fix=fix)
     if settings.lora.dora and settings.method == "qlora":
         raise UsageError("DoRA needs whole weights, not 4 bits", where="lora.dora", fix="set method=lora")
+    tell_unused(settings)
+
+
+def tell_unused(settings: FinetuneRecipe) -> None:
+    """Warn of parts of a recipe that were changed and count for nothing."""
+    usual = type(settings)()
+    unused = {
+        "lora": settings.method not in ("lora", "qlora"),
+        "last_layers": settings.method != "last-layers",
+        "preference": settings.task != "prefer",
+    }
+    for name, is_unused in unused.items():
+        if is_unused and getattr(settings, name) != getattr(usual, name):
+            warn(f"{name} changes nothing: the task is {settings.task}, the method {settings.method}")
 
 
 def gather_dialogues(settings: FinetuneRecipe, base: Base) -> Material:
@@ -187,7 +211,7 @@ def longest_row(settings: FinetuneRecipe, model: Any) -> int:
 def load_base(settings: FinetuneRecipe) -> Base:
     """The model with a tokenizer that has a chat template; an adapter is merged, or kept to be trained on."""
     from llmkit.data.dialogue import end_of_turn_ids
-    from llmkit.data.rendering import add_chat_template
+    from llmkit.data.rendering import add_chat_template, set_day
     from llmkit.models.attention import keeps_documents_apart
     from llmkit.models.causal_lm import ADAPTER_CONFIG, load_causal_lm, model_folder
     from llmkit.models.four_bits import four_bit_options
@@ -208,7 +232,12 @@ def load_base(settings: FinetuneRecipe) -> Base:
     if has_adapter and not is_continued:
         model = merge_lora(model)
         say(f"{source} is an adapter: it is worked into its model, and a new one is trained on that")
+    if settings.data.date is not None:
+        set_day(tokenizer, settings.data.date)
     is_new = add_chat_template(tokenizer)
+    if is_new and is_continued:
+        fix = "set model.adapter=merge: the new adapter learns the tokens of ChatML"
+        raise ModelError("an adapter without a chat template cannot be trained on as it is", where=source, fix=fix)
     if is_new:
         say(f"{source} has no chat template: it gets ChatML")
     new_ids = [] if is_continued else fit_vocabulary(model, tokenizer, can_grow=is_new)
@@ -233,15 +262,22 @@ def keep_merged_base(settings: FinetuneRecipe, material: Material, folder: Path)
 
 def attach(settings: FinetuneRecipe, base: Base, rows: Rows) -> tuple[Any, list[int]]:
     """The model with what is trained, and the tokens whose rows are trained beside the adapters."""
+    from llmkit.models.neftune import add_noise
+
+    model, token_ids = choose_weights(settings, base, rows)
+    if settings.neftune_alpha:
+        add_noise(model, settings.neftune_alpha)
+    return model, token_ids
+
+
+def choose_weights(settings: FinetuneRecipe, base: Base, rows: Rows) -> tuple[Any, list[int]]:
+    """`attach`, without noise."""
     from llmkit.data.dialogue import end_of_turn_ids, template_ids
     from llmkit.models.last_layers import train_last_layers
     from llmkit.models.lora import attach_lora, continue_adapter
-    from llmkit.models.neftune import add_noise
     from llmkit.models.vocabulary import knows_tokens
 
     model, tokenizer = base.model, base.tokenizer
-    if settings.neftune_alpha:
-        add_noise(model, settings.neftune_alpha)
     if base.is_continued:
         say("the adapter of the model is trained on, as it was made: of lora only b_lr_ratio counts")
         return continue_adapter(model, settings.lora), []

@@ -1,151 +1,181 @@
-"""`llmkit run verify`: every byte of checkpoints, results and prepared data against its checksum."""
+"""`llmkit verify`: what must hold of a recipe, a run or a model, tried on the user's own data in about a minute."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from llmkit.commands.tables import write_table
-from llmkit.console import Progress, say, write_json
-from llmkit.errors import CheckError, DataError, UsageError
+from llmkit.commands.checks.answering import check_batch_size, check_cache, check_tree
+from llmkit.commands.checks.case import Case, Outcome
+from llmkit.commands.checks.dialogues import check_same_ids, check_supervision
+from llmkit.commands.checks.opening import Named, open_case
+from llmkit.commands.checks.saving import check_adapter_start, check_files, check_merged, check_saved
+from llmkit.commands.checks.training import (
+    check_first_loss,
+    check_gradients,
+    check_heart,
+    check_packing,
+    check_resume,
+    check_split,
+)
+from llmkit.commands.options import AsJson, Overrides
+from llmkit.commands.replace import check_replaceable, is_certificate
+from llmkit.commands.terminal import write_table
+from llmkit.console import Progress, format_seconds, say, write_json
+from llmkit.errors import CheckError
 
-MANIFEST = "manifest.json"
+CERTIFICATE = "certificate.json"
 
 
-@dataclass(frozen=True)
-class Check:
-    """What was found of one folder. `state`: whole, damaged, set aside, no checksums, gone."""
+class Check(NamedTuple):
+    """One thing that must hold."""
 
-    path: str
-    what: str
-    bytes: int
-    state: str
-    problem: str | None = None
+    name: str
+    work: Callable[[Case], Outcome]
+
+
+CHECKS = (
+    Check("files whole", check_files),
+    Check("batch split k x 1 = 1 x k", check_split),
+    Check("packed = unpacked loss", check_packing),
+    Check("killed and resumed = whole", check_resume),
+    Check("saved and loaded = same", check_saved),
+    Check("adapter at start = base", check_adapter_start),
+    Check("adapter merged = attached", check_merged),
+    Check("answers and their ends trained, prompts not", check_supervision),
+    Check("ids in training = ids in chat", check_same_ids),
+    Check("cached = uncached generation", check_cache),
+    Check("scores do not depend on the batch", check_batch_size),
+    Check("scores of the tree = naive", check_tree),
+    Check("gradients finite, for all that is trained", check_gradients),
+    Check("first loss is that of blind guessing", check_first_loss),
+    Check("a batch can be learnt by heart", check_heart),
+)
+"""In the order in which they are shown."""
 
 
 def verify(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATH", help="Runs, checkpoints, or prepared data.", show_default=False),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    subject: Annotated[str, typer.Argument(metavar="RECIPE|RUN|MODEL", help="What to verify.", show_default=False)],
+    data: Annotated[str | None, typer.Option(help="Data of a recipe that names none, as its verb takes it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of a recipe that names none.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the certificate. [default: certificate.json in the run]")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Check checkpoints byte by byte against their checksums. Nothing is changed; exit code 3 when one is damaged.
+    """Check that training, saving and answering do what they should, on your recipe, your model and your data.
 
     \b
     Examples:
-      llmkit run verify run
-      llmkit run verify run/checkpoints/step-00000500
-      llmkit run verify runs/* data --json
+      llmkit verify laptop/pretrain-python --data data
+      llmkit verify laptop/finetune-python --model runs/python --data chats.jsonl
+      llmkit verify runs/python
+      llmkit verify smollm2 --output certificate.json
+      llmkit verify runs/python --json | jq .passed
 
-    Of a run, all checkpoints are checked, the result in model/ where it has checksums, and whether its recipe and its
-    other records can be read. What resuming has set aside as damaged is listed, and is no error any more.
+    A few rows and a few steps, in fp32; of a large model training is tried on the first layers. Each check shows its
+    number and how large it may be. Exit code 3 when one fails. `llmkit run verify` checks the files of a run alone.
     """
-    with Progress("checking", unit="folders") as progress:
-        checks = []
-        for path in paths:
-            for check in check_path(path):
-                checks.append(check)
-                progress.update(note=check.path)
-    damaged = [check for check in checks if check.state == "damaged"]
-    if as_json:
-        write_json({"ok": not damaged, "checks": [asdict(check) for check in checks]})
-    else:
-        show_checks(checks)
-    if damaged:
-        message = "; ".join(f"{check.path}: {check.problem}" for check in damaged)
-        fix = "the same training command takes the newest whole checkpoint; take damaged files from a copy"
-        raise CheckError(message, where="run verify", fix=fix)
+    from llmkit.files import write_file
+
+    begin = time.monotonic()
+    if output is not None:
+        check_replaceable(output, "--output", "certificate", is_certificate)
+    with tempfile.TemporaryDirectory() as name:
+        case = open_case(Named(subject, data, model, overrides or []), Path(name))
+        outcomes = run_checks(case)
+    seconds = time.monotonic() - begin
+    document = certificate_of(case, outcomes, seconds)
+    path = output or (Path(subject) / CERTIFICATE if (Path(subject) / "recipe.yaml").is_file() else None)
+    if path is not None:
+        write_file(path, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    write_json(document) if as_json else show(case, outcomes)
+    failed = [check.name for check, outcome in outcomes if outcome.state == "fail"]
+    passed = sum(outcome.state == "pass" for _, outcome in outcomes)
+    say(
+        f"{passed} passed, {len(failed)} failed, {len(outcomes) - passed - len(failed)} not applicable: "
+        f"{format_seconds(seconds)}"
+    )
+    say(f"certificate: {path}" if path is not None else "add --output FILE to keep this as a certificate")
+    if failed:
+        fix = "do not trust what is trained with it before that is mended; the table says where to look"
+        raise CheckError(f"failed: {', '.join(failed)}", where=subject, fix=fix)
 
 
-def show_checks(checks: Sequence[Check]) -> None:
-    """The table of what was checked."""
-    if not checks:
-        say("there is nothing with checksums here yet")
-        return
-    rows = [[c.path, c.what, f"{c.bytes / 1e6:.1f}", c.state, c.problem] for c in checks]
-    write_table(["path", "what", "MB", "state", "problem"], rows, spare=("what", "MB"))
+def run_checks(case: Case) -> list[tuple[Check, Outcome]]:
+    """All checks, one after the other; one that breaks down has failed."""
+    outcomes = []
+    with Progress("verifying", total=len(CHECKS), unit="checks") as progress:
+        for check in CHECKS:
+            outcomes.append((check, run_check(check, case)))
+            progress.update(note=check.name)
+    return outcomes
 
 
-def check_path(path: Path) -> Iterator[Check]:
-    """All that can be checked of a path that was named.
-
-    Raises:
-        UsageError: It is nothing that carries checksums.
-    """
-    from llmkit.reporting.runs import is_run
-
-    if is_run(path):
-        yield from check_run(path)
-    elif is_prepared(path):
-        yield check_prepared(path)
-    elif (path / MANIFEST).is_file() or (path.name.startswith("step-") and path.is_dir()):
-        yield check_folder(path, "checkpoint")
-    else:
-        message = "this is no run, no checkpoint and no prepared data" if path.exists() else "there is nothing here"
-        raise UsageError(message, where=str(path), fix="name the folder of a run, or of one of its checkpoints")
-
-
-def check_run(folder: Path) -> Iterator[Check]:
-    """The records of a run, its checkpoints, and its result."""
-    from llmkit.files import bytes_below
-    from llmkit.reporting.collect import read_run
-
-    problems = read_run(folder, folder).problems
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    state = "damaged" if problems else "whole"
-    yield Check(str(folder), "records", size, state, "; ".join(problems) or None)
-    for path in sorted((folder / "checkpoints").glob("*")):
-        if path.name.startswith("step-"):
-            yield check_folder(path, "checkpoint")
-        elif path.is_dir() and not path.name.startswith("."):
-            yield Check(str(path), "checkpoint", bytes_below(path), "set aside")
-    result = folder / "model"
-    if (result / MANIFEST).is_file():
-        yield check_folder(result, "result")
-    elif result.is_dir():
-        yield Check(str(result), "result", bytes_below(result), "no checksums")
-
-
-def check_folder(path: Path, what: str) -> Check:
-    """A folder with a manifest of checksums."""
-    from llmkit.files import bytes_below
-    from llmkit.training.checkpoint import find_damage
-
-    size = bytes_below(path)
-    problem = find_damage(path)
-    if not path.exists():
-        return Check(str(path), what, 0, "gone", "removed while it was read: the run goes on")
-    return Check(str(path), what, size, "damaged" if problem else "whole", problem)
-
-
-def is_prepared(path: Path) -> bool:
-    """Whether this is a folder that `llmkit data prepare` wrote."""
+def run_check(check: Check, case: Case) -> Outcome:
+    """What a check finds; an exception is a finding too."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and "splits" in manifest
+        with quiet():
+            return check.work(case)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        return Outcome("fail", note=f"{type(error).__name__}: {reason[0]}")
 
 
-def check_prepared(path: Path) -> Check:
-    """Prepared data: the sizes and the hashes of its arrays, and its tokenizer."""
-    from llmkit.data.prepared import open_prepared
-    from llmkit.files import bytes_below, sha256_of
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what training has to tell to itself; a table comes of it."""
+    with redirect_stderr(io.StringIO()):
+        yield
 
-    problem = None
-    try:
-        prepared = open_prepared(path)
-        wrong = [
-            name for name, about in prepared.manifest["files"].items() if sha256_of(path / name) != about["sha256"]
-        ]
-        problem = f"{wrong[0]} does not match its checksum" if wrong else None
-        prepared.tokenizer  # noqa: B018 (raises where it is another one)
-    except DataError as error:
-        problem = f"{error.where}: {error.message}"
-    return Check(str(path), "prepared data", bytes_below(path), "damaged" if problem else "whole", problem)
+
+def show(case: Case, outcomes: list[tuple[Check, Outcome]]) -> None:
+    """The table: each check with its number and its tolerance."""
+    rows = [
+        [check.name, outcome.state, number(outcome.value), number(outcome.tolerance), outcome.note]
+        for check, outcome in outcomes
+    ]
+    write_table(["check", "state", "found", "at most", "on"], rows)
+    for note in case.notes:
+        say(note)
+
+
+def number(value: float | None) -> str | None:
+    """A number as it is read: 0, 1e-07, 0.41."""
+    return None if value is None else f"{value:.2g}"
+
+
+def certificate_of(case: Case, outcomes: list[tuple[Check, Outcome]], seconds: float) -> dict[str, Any]:
+    """What was verified, by hashes; with what; when; and what was found."""
+    from llmkit.training.environment import describe_environment, fingerprint_of
+
+    environment = describe_environment(fingerprint_of(case.accelerator))
+    return {
+        "subject": case.subject,
+        "kind": case.kind,
+        "passed": all(outcome.state != "fail" for _, outcome in outcomes),
+        "date": environment.pop("began"),
+        "seconds": round(seconds, 1),
+        "hashes": case.hashes,
+        "notes": case.notes,
+        "checks": [
+            {"name": check.name, **{key: finite(value) for key, value in outcome._asdict().items()}}
+            for check, outcome in outcomes
+        ],
+        "environment": environment,
+    }
+
+
+def finite(value: Any) -> Any:
+    """JSON knows no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

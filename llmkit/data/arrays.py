@@ -197,8 +197,7 @@ def pair_arrays(arrays: Mapping[str, np.ndarray], path: str) -> dict[str, tuple[
     """Split -> (inputs, targets), by their names: x and y, train_images and train_labels, x_test and y_test ..."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
-        words = re.split(r"[^a-z0-9]+", name.lower())
-        kind = "x" if any(word in INPUTS for word in words) else "y" if any(word in TARGETS for word in words) else ""
+        kind = kind_of_array(name)
         if kind:
             found.setdefault(split_in_name(name), {})[kind] = array
     whole = {split: (pair["x"], pair["y"]) for split, pair in found.items() if len(pair) == 2}
@@ -211,11 +210,40 @@ def pair_arrays(arrays: Mapping[str, np.ndarray], path: str) -> dict[str, tuple[
     return whole
 
 
+def kind_of_array(name: str) -> str:
+    """What an array holds by its name: x, y, or "" for something else.
+
+    >>> kind_of_array("train_images"), kind_of_array("y_test"), kind_of_array("mean")
+    ('x', 'y', '')
+    """
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return "x" if any(word in INPUTS for word in words) else "y" if any(word in TARGETS for word in words) else ""
+
+
+def load_inputs(path: str) -> dict[str, np.ndarray]:
+    """The arrays of an npz file that hold what a network reads, by name.
+
+    Raises:
+        DataError: None has such a name.
+    """
+    arrays = load_npz(path)
+    found = {name: array for name, array in arrays.items() if kind_of_array(name) == "x"}
+    if not found:
+        fix = "name the array x"
+        raise DataError(f"none of its arrays is to be read by its name: {', '.join(arrays)}", where=path, fix=fix)
+    return found
+
+
+def column_names(count: int) -> list[str]:
+    """What the columns of an array (N, F) are called."""
+    return [f"x{i}" for i in range(1, count + 1)]
+
+
 def make_table(x: np.ndarray, y: np.ndarray, path: str, split: str) -> Table:
     """Rows of numbers (N, F) with their targets as a table."""
     labels, notes = to_labels(y, path)
     if len(labels) != len(x):
         raise DataError(f"{len(labels):,} targets for {len(x):,} rows", where=path, fix="check the arrays")
-    names = [f"x{i}" for i in range(1, x.shape[1] + 1)]
+    names = column_names(x.shape[1])
     rows = [{**dict(zip(names, row, strict=True)), "y": label} for row, label in zip(x.tolist(), labels, strict=True)]
     return Table(rows, [*names, "y"], [split] * len(rows), target="y", notes=tuple(notes))

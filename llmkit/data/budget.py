@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from llmkit.console import Progress
+from llmkit.console import Progress, say
 from llmkit.data.document import Document
 
 CHARACTERS = 2 << 20
@@ -59,4 +59,4 @@ class Feed:
             self.num_documents += 1
             self.num_bytes += num_bytes
             self.progress.update(note=f"{self.num_bytes / 1e6:,.1f} MB")
-        self.progress.interrupt("finding the tokens")
+        say("finding the tokens")

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from itertools import chain
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
-from llmkit.console import say
-from llmkit.data.document import Record
-from llmkit.data.documents import read_records
+from llmkit.data.forms import Form, Values, read_forms
 from llmkit.data.messages import Dialogue, Message, content_of
 from llmkit.data.other_forms import MISREAD, NO_DIALOGUE, raise_other_kind, suggest_columns
-from llmkit.data.trees import gather_trees, is_flat, read_tree
+from llmkit.data.trees import is_flat, read_tree
 from llmkit.data.turns import Reading, RowError, read_tools, read_turns, split_thought
-from llmkit.errors import DataError, RecipeError
+from llmkit.errors import DataError
 
 __all__ = ["FORMS", "Dialogue", "Message", "content_of", "is_dialogue", "read_dialogues"]
-
-MOST_ERRORS = 20
-"""So many bad rows are named before reading gives up."""
 
 NO_INPUT = frozenset({"no input", "no input.", "noinput", "<noinput>", "<noinput", "n/a"})
 """What authors of alpaca rows write where there is no input."""
 
 SAYS_NO_INPUT = "rows say in words that they have no input, and are read as having none"
-
-Values = Mapping[str, Any]
-
-
-class Form(NamedTuple):
-    """A form of rows: its name, the columns that tell it, those it may have besides, and how a row is read.
-
-    A row gives one dialogue or several; `fits` says more about the columns than that they are there.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    optional: tuple[str, ...]
-    read: Callable[[Values, Reading], list[list[Message]]]
-    fits: Callable[[Values], bool] = lambda values: True
-
-    def is_form_of(self, values: Values) -> bool:
-        """Whether a row is in this form."""
-        return all(column in values for column in self.columns) and self.fits(values)
 
 
 def read_dialogues(
@@ -66,71 +40,13 @@ def read_dialogues(
         RecipeError: `columns` names a column that no form has, or that the data have not.
     """
     reading = Reading(roles or {}, paths)
-    check_columns(columns or {}, COLUMNS)
-    form: Form | None = None
-    problems: list[str] = []
-    for record in whole_records(read_records(source)):
-        where, values = record.where, renamed(record, columns or {})
-        if form is None or not form.is_form_of(values):
-            form = announce(detect_form(values, where), values, source, columns or {})
-        try:
-            dialogues = form.read(values, reading)
-            tools = read_tools(values.get("tools"))
-        except RowError as error:
-            problems.append(f"{where}: {error}")
-            if len(problems) == MOST_ERRORS:
-                break
-            continue
-        for messages in dialogues:
+
+    def read(form: Form, values: Values, where: str) -> Iterator[Dialogue]:
+        tools = read_tools(values.get("tools"))
+        for messages in form.read(values, reading):
             yield Dialogue(tuple(split_thought(message, reading) for message in messages), where, tools, source)
-    if problems:
-        raise_problems(problems)
-    for note, count in reading.notes.items():
-        if count:
-            say(f"{source}: {count:,} {note}")
 
-
-def whole_records(records: Iterator[Record]) -> Iterator[Record]:
-    """The records; those of single messages of trees are put together first."""
-    first = next(records, None)
-    if first is None:
-        return iter(())
-    again = chain([first], records)
-    return gather_trees(again) if is_flat(first.values) else again
-
-
-def check_columns(columns: Mapping[str, str], known: Sequence[str]) -> None:
-    """Raise for a column that no form has."""
-    for name in columns:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            fix = f"{hint}write FORM'S COLUMN: YOUR COLUMN; the forms know {', '.join(known)}"
-            raise RecipeError(f"no form has a column {name!r}", where="data.columns", fix=fix)
-
-
-def renamed(record: Record, columns: Mapping[str, str]) -> Values:
-    """The values of a row under the names that the forms know."""
-    if not columns:
-        return record.values
-    for theirs in columns.values():
-        if theirs not in record.values:
-            there = ", ".join(map(str, record.values)) or "none"
-            message = f"there is no column {theirs!r}, which data.columns names"
-            raise DataError(message, where=record.where, fix=f"the columns are: {there}")
-    taken = {*columns, *columns.values()}
-    rest = {name: value for name, value in record.values.items() if name not in taken}
-    return rest | {ours: record.values[theirs] for ours, theirs in columns.items()}
-
-
-def raise_problems(problems: Sequence[str]) -> None:
-    """One error for all rows that cannot be read."""
-    where, _, message = problems[0].partition(": ")
-    more = "".join(f"\n  {problem}" for problem in problems[1:])
-    if len(problems) == MOST_ERRORS:
-        more += "\n  (reading stopped here)"
-    fix = "mend these rows" if "role" not in message else "rename the role, or map it with data.roles in the recipe"
-    raise DataError(message + more, where=where, fix=fix)
+    return read_forms(source, columns or {}, reading, known=COLUMNS, detect=detect_form, read=read)
 
 
 def is_dialogue(values: Values) -> bool:
@@ -158,16 +74,6 @@ def detect_form(values: Values, where: str) -> Form:
     )
 
 
-def announce(form: Form, values: Values, source: str, columns: Mapping[str, str]) -> Form:
-    """Say which form was recognised by which columns, and which columns are of no use."""
-    used = [c for c in (*form.columns, *form.optional, "tools") if c in values]
-    rest = [str(c) for c in values if c not in used]
-    unused = f" (not used: {', '.join(rest)})" if rest else ""
-    names = [f"{c} ({columns[c]})" if c in columns else c for c in used]
-    say(f"{source}: {form.name}, by its columns {', '.join(names)}{unused}")
-    return form
-
-
 def text_of(values: Values, column: str) -> str:
     """The text in a column."""
     value = values.get(column)
@@ -179,8 +85,9 @@ def text_of(values: Values, column: str) -> str:
 
 def system_turn(values: Values) -> list[Message]:
     """The system message of a row that has a column for it."""
-    system = next((values[name] for name in SYSTEM if values.get(name)), None)
-    return [Message("system", system)] if isinstance(system, str) and system.strip() else []
+    column = next((name for name in SYSTEM if values.get(name)), None)
+    system = "" if column is None else text_of(values, column)
+    return [Message("system", system)] if system.strip() else []
 
 
 def with_input(question: str, extra: Any, reading: Reading) -> str:
@@ -199,6 +106,8 @@ def read_instruction(answer: str) -> Callable[[Values, Reading], list[list[Messa
     """A reader of an instruction with its answer in another column, with or without input."""
 
     def read(values: Values, reading: Reading) -> list[list[Message]]:
+        if values.get("input") and values.get("context"):
+            raise RowError("columns 'input' and 'context' both say something; one of them goes with the instruction")
         extra = values.get("input") or values.get("context")
         question = with_input(text_of(values, "instruction"), extra, reading)
         return [[*system_turn(values), Message("user", question), Message("assistant", text_of(values, answer))]]
@@ -276,7 +185,7 @@ FORMS = (
     *(Form(f"dialogues ({name})", (name,), SYSTEM, read_list(name), holds(name, Mapping)) for name in LISTS),
     *(Form("dialogues by turns", (name,), SYSTEM, read_alternating(name), holds(name, str)) for name in LISTS),
     Form("seed tasks", ("instruction", "instances"), (), read_seed),
-    Form("instructions (alpaca)", ("instruction", "output"), ("input", *SYSTEM), read_instruction("output")),
+    Form("instructions (alpaca)", ("instruction", "output"), ("input", "context", *SYSTEM), read_instruction("output")),
     Form("instructions", ("instruction", "response"), ("input", "context", *SYSTEM), read_instruction("response")),
     Form("prompts and completions", ("prompt", "completion"), SYSTEM, read_pair("prompt", "completion")),
     Form("prompts and responses", ("prompt", "response"), SYSTEM, read_pair("prompt", "response")),

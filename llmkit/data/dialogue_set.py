@@ -1,19 +1,19 @@
-"""A set of dialogues as rows, with an account of every one of them: used, cut, or dropped and why."""
+"""A set of examples as rows, with an account of every one of them: used, cut, or dropped and why."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
-from typing import Any, Literal
+from itertools import compress, islice
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from llmkit.console import Progress, format_table, say, warn
 from llmkit.data.dialogue import Row, encode_renderings
-from llmkit.data.messages import Dialogue, Message, content_of
+from llmkit.data.messages import Dialogue, Message
 from llmkit.data.overlong import cut_left
 from llmkit.data.rendering import Renderer, RenderError, Rendering, renderer_of
 from llmkit.errors import DataError
@@ -30,11 +30,26 @@ FEW_CHARACTERS = 3
 """An answer of fewer characters is nearly empty: a letter, a number, a sign."""
 
 
+class Example(Protocol):
+    """A dialogue, a pair of answers, or a text with its label: where it stands, all that it says, what it asks."""
+
+    @property
+    def where(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def question(self) -> str: ...
+
+
+E = TypeVar("E", bound=Example)
+
+
 @dataclass
 class Account:
     """What became of each row that was read: read = used + dropped; cut rows are used ones.
 
-    Rows that a mix repeats count once here; `per_epoch` says how many rows an epoch has of each source.
+    A pair of answers counts as one row, as long as both together. Rows that a mix repeats count once here; `per_epoch`
+    says how many rows an epoch has of each source.
     """
 
     name: str
@@ -57,25 +72,26 @@ class Account:
         self.dropped[reason] += 1
         self.first_dropped.setdefault(reason, where)
 
-    def add_held_out(self, dialogues: Sequence[Dialogue]) -> None:
+    def add_held_out(self, examples: Sequence[Example]) -> None:
         """Count rows that were read but left out, since the validation data has them too."""
-        self.num_read += len(dialogues)
-        for dialogue in dialogues:
-            self.drop(HELD_OUT, dialogue.where)
+        self.num_read += len(examples)
+        for example in examples:
+            self.drop(HELD_OUT, example.where)
 
-    def use_from(self, dialogue: Dialogue, row: Row) -> None:
-        """Count a row that is used, and how often its source is seen."""
-        self.use(row)
-        rows, _ = self.per_epoch.get(dialogue.source, (0, 1))
-        self.per_epoch[dialogue.source] = [rows + 1, dialogue.times]
-        self.num_near_empty += any(is_near_empty(message) for message in dialogue.messages)
+    def use_from(self, group: Sequence[Dialogue], rows: Sequence[Row]) -> None:
+        """Count the rows of a group that is used, and how often its source is seen."""
+        self.use(*rows)
+        source = group[0].source
+        count, _ = self.per_epoch.get(source, (0, 1))
+        self.per_epoch[source] = [count + 1, group[0].times]
+        self.num_near_empty += any(is_near_empty(message) for dialogue in group for message in dialogue.messages)
 
-    def use(self, row: Row) -> None:
-        """Count a row that is used."""
-        self.lengths.append(len(row.input_ids))
-        self.num_trained += row.num_targets
-        self.num_cut += row.is_cut
-        self.num_cut_tokens += row.num_tokens - len(row.input_ids)
+    def use(self, *rows: Row) -> None:
+        """Count a row that is used, or the two of a pair as one."""
+        self.lengths.append(sum(len(row.input_ids) for row in rows))
+        self.num_trained += sum(row.num_targets for row in rows)
+        self.num_cut += any(row.is_cut for row in rows)
+        self.num_cut_tokens += sum(row.num_tokens - len(row.input_ids) for row in rows)
 
     def to_json(self) -> dict[str, Any]:
         """The account as it stands in data-report.json."""
@@ -110,6 +126,11 @@ class Account:
         return int(np.percentile(self.lengths, q, method="higher")) if self.lengths else 0
 
 
+def open_account(name: str, examples: Sequence[Example]) -> Account:
+    """The account of a set before anything became of its rows: how many there are, and how many say the same."""
+    return Account(name, len(examples), num_duplicates=len(examples) - len({example.content for example in examples}))
+
+
 def encode_set(
     dialogues: Sequence[Dialogue], tokenizer: Any, *, name: str, max_length: int, overlong: Overlong
 ) -> tuple[list[Row], Account]:
@@ -126,26 +147,42 @@ def encode_set(
         DataError: No dialogue can be used, or one is too long and that is an error.
         RenderError: The chat template takes none of them.
     """
-    account = Account(name, num_read=len(dialogues))
-    account.num_duplicates = len(dialogues) - len({dialogue.content for dialogue in dialogues})
-    kept: list[Dialogue] = []
+    account = open_account(name, dialogues)
+    groups = [(dialogue,) for dialogue in dialogues]
     rows: list[Row] = []
-    limit = max_length if overlong == "cut-right" else None
-    renderer = renderer_of(tokenizer)
-    with Progress(f"encoding {name}", total=len(dialogues), unit="rows") as progress:
-        renderings = render_all(dialogues, renderer, account, kept)
-        for number, row in enumerate(encode_renderings(renderings, tokenizer, max_length=limit)):
-            progress.update()
-            dialogue = kept[number]
-            used = shorten(row, dialogue, renderer, max_length) if overlong == "cut-left" else row
-            if (reason := fate_of(used, dialogue, max_length, overlong)) is not None:
-                account.drop(reason, dialogue.where)
-            else:
-                account.use_from(dialogue, used)
-                rows += [used] * dialogue.times
+    for (dialogue,), (row,) in encode_groups(groups, tokenizer, account, max_length=max_length, overlong=overlong):
+        rows += [row] * dialogue.times
     if not rows:
         raise_nothing_left(account)
     return rows, account
+
+
+def encode_groups(
+    groups: Sequence[Sequence[Dialogue]], tokenizer: Any, account: Account, *, max_length: int, overlong: Overlong
+) -> Iterator[tuple[Sequence[Dialogue], list[Row]]]:
+    """The groups that are used, with the rows of their dialogues; one that cannot be used drops its whole group.
+
+    What becomes of each is counted in `account`.
+
+    Raises:
+        DataError: A row is too long, and that is an error.
+    """
+    kept: list[Sequence[Dialogue]] = []
+    limit = max_length if overlong == "cut-right" else None
+    renderer = renderer_of(tokenizer)
+    with Progress(f"encoding {account.name}", total=len(groups), unit="rows") as progress:
+        encoded = encode_renderings(render_all(groups, renderer, account, kept), tokenizer, max_length=limit)
+        for number, first in enumerate(encoded):
+            progress.update()
+            group = kept[number]
+            rows = [first, *islice(encoded, len(group) - 1)]
+            if overlong == "cut-left":
+                rows = [shorten(row, one, renderer, max_length) for row, one in zip(rows, group, strict=True)]
+            if (reason := fate_of(rows, group[0].where, max_length, overlong)) is not None:
+                account.drop(reason, group[0].where)
+            else:
+                account.use_from(group, rows)
+                yield group, rows
 
 
 def shorten(row: Row, dialogue: Dialogue, renderer: Renderer, max_length: int) -> Row:
@@ -157,41 +194,44 @@ def shorten(row: Row, dialogue: Dialogue, renderer: Renderer, max_length: int) -
 
 
 def render_all(
-    dialogues: Iterable[Dialogue], renderer: Renderer, account: Account, kept: list[Dialogue]
+    groups: Sequence[Sequence[Dialogue]], renderer: Renderer, account: Account, kept: list[Sequence[Dialogue]]
 ) -> Iterator[Rendering]:
-    """The renderings of those dialogues that can be used, which are put into `kept`; the others are counted."""
+    """The renderings of those groups that can be used, which are put into `kept`; the others are counted."""
     usable = []
-    for dialogue in dialogues:
-        answers = [message for message in dialogue.messages if message.is_answer]
-        if not answers:
-            account.drop(NO_ANSWER, dialogue.where)
-        elif any(message.is_empty for message in answers):
-            account.drop(EMPTY_ANSWER, dialogue.where)
+    for group in groups:
+        answers = [[message for message in dialogue.messages if message.is_answer] for dialogue in group]
+        if not all(answers):
+            account.drop(NO_ANSWER, group[0].where)
+        elif any(message.is_empty for learned in answers for message in learned):
+            account.drop(EMPTY_ANSWER, group[0].where)
         else:
-            usable.append(dialogue)
-    renderings = renderer.render_all([(dialogue.messages, dialogue.tools) for dialogue in usable])
-    for dialogue, rendering in zip(usable, renderings, strict=True):
-        if isinstance(rendering, RenderError):
-            account.drop(rendering.message, dialogue.where)
+            usable.append(group)
+    renderings = renderer.render_all([(dialogue.messages, dialogue.tools) for group in usable for dialogue in group])
+    for group in usable:
+        both = list(islice(renderings, len(group)))
+        found = [rendering for rendering in both if isinstance(rendering, Rendering)]
+        if len(found) < len(group):
+            refused = next(error for error in both if isinstance(error, RenderError))
+            account.drop(refused.message, group[0].where)
             continue
-        account.num_control_like += any(renderer.control.search(m.content) for m in dialogue.messages)
-        account.notes.update(rendering.notes)
-        kept.append(dialogue)
-        yield rendering
+        account.num_control_like += any(renderer.control.search(text) for dialogue in group for text in dialogue.texts)
+        account.notes.update({note for rendering in found for note in rendering.notes})
+        kept.append(group)
+        yield from found
 
 
-def fate_of(row: Row, dialogue: Dialogue, max_length: int, overlong: Overlong) -> str | None:
-    """Why a row is dropped, or None when it is used."""
-    if row.num_tokens > max_length and overlong == "error":
+def fate_of(rows: Sequence[Row], where: str, max_length: int, overlong: Overlong) -> str | None:
+    """Why rows that go together are dropped, or None when they are used."""
+    longest = max(row.num_tokens for row in rows)
+    if longest > max_length and overlong == "error":
         raise DataError(
-            f"this row has {row.num_tokens:,} tokens, data.max_length is {max_length:,}",
-            where=dialogue.where,
-            fix="raise data.max_length, or set data.overlong to drop, cut-left or cut-right",
+            f"this row has {longest:,} tokens, data.max_length is {max_length:,}",
+            where=where,
+            fix="raise data.max_length, or set data.overlong to drop or cut-right",
         )
-    is_cut = len(row.input_ids) < row.num_tokens
-    if row.num_tokens > max_length and not is_cut:
+    if any(row.num_tokens > max_length and not row.is_cut for row in rows):
         return TOO_LONG
-    return None if row.num_targets else CUT_TO_NOTHING
+    return None if all(row.num_targets for row in rows) else CUT_TO_NOTHING
 
 
 def is_near_empty(message: Message) -> bool:
@@ -205,39 +245,38 @@ def raise_nothing_left(account: Account) -> None:
     if not account.dropped:
         raise DataError("there are no rows", where=account.name, fix="name a file with instructions or dialogues")
     reason, count = account.dropped.most_common(1)[0]
-    message = f"no row can be used; {count:,} of {account.num_read:,}: {reason}"
-    fixes = {TOO_LONG: "raise data.max_length, or set data.overlong to cut-left or cut-right"}
+    fixes = {TOO_LONG: "raise data.max_length, or set data.overlong to cut-right"}
+    fix = fixes.get(reason, "mend the data, or use a model whose chat template takes it")
     raise DataError(
-        message,
+        f"no row of {account.name} can be used; {count:,} of {account.num_read:,}: {reason}",
         where=account.first_dropped[reason],
-        fix=fixes.get(reason, "mend the data, or use a model whose chat template takes it"),
+        fix=f"{fix}; or hold out more rows with data.validation" if account.name == "validation" else fix,
     )
 
 
-def hold_out(dialogues: Sequence[Dialogue], share: float) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Split into training and validation rows by a hash of what comes before the first answer.
+def hold_out(examples: Sequence[E], share: float) -> tuple[list[E], list[E]]:
+    """Split into training and validation rows by a hash of what each one asks.
 
     Where a row falls depends on itself alone, so it stays there when rows are added; rows that ask the same are never
     on both sides.
     """
-    places = [place_of(dialogue) for dialogue in dialogues]
+    places = [place_of(example.question) for example in examples]
+    if share == 0 or len(set(places)) < 2:
+        return list(examples), []
     # A small share of few rows may be none at all: then the row that is nearest to it is held out.
-    bound = max(share, min(places)) if share > 0 and len(set(places)) > 1 else share
-    train = [d for d, place in zip(dialogues, places, strict=True) if place > bound or share == 0]
-    validation = [d for d, place in zip(dialogues, places, strict=True) if place <= bound and share > 0]
-    return train, validation
+    is_held = [place <= max(share, min(places)) for place in places]
+    return list(compress(examples, [not held for held in is_held])), list(compress(examples, is_held))
 
 
-def place_of(dialogue: Dialogue) -> float:
-    """A number in [0, 1) that is a pure function of what a dialogue asks."""
-    digest = hashlib.blake2b(content_of(dialogue.opening).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def place_of(question: str) -> float:
+    """A number in [0, 1) that is a pure function of a text."""
+    return int.from_bytes(hashlib.blake2b(question.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def drop_shared(train: Sequence[Dialogue], validation: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
-    """The training dialogues that are not in the validation data, and those that are."""
-    known = {dialogue.content for dialogue in validation}
-    is_shared = [dialogue.content in known for dialogue in train]
+def drop_shared(train: Sequence[E], validation: Sequence[E]) -> tuple[list[E], list[E]]:
+    """The training rows that are not in the validation data, and those that are."""
+    known = {example.content for example in validation}
+    is_shared = [example.content in known for example in train]
     return list(compress(train, [not shared for shared in is_shared])), list(compress(train, is_shared))
 
 

@@ -24,6 +24,10 @@ PYTHON_DOCS = "python-docs"
 ROWS_OF_PYTHON_DOCS = ("instructions", "dialogues", "labelled")
 
 
+class PlainTextError(DataError):
+    """Rows are needed, and this is plain text."""
+
+
 def read_documents(inputs: Sequence[str], *, text_column: str | None = None) -> Iterator[Document]:
     """The documents of all inputs in order, with flat memory; empty ones are left out.
 
@@ -177,7 +181,8 @@ def looks_like_rows(source: Source) -> bool:
     begin = next(decode_file(source), "").lstrip()[:1]
     if begin not in {"{", "["}:
         message = "this is plain text, and rows are needed"
-        raise DataError(message, where=source.name, fix="give jsonl, json, csv, tsv or parquet, named by its ending")
+        fix = "give jsonl, json, csv, tsv or parquet, named by its ending"
+        raise PlainTextError(message, where=source.name, fix=fix)
     return True
 
 

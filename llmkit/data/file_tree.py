@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import tarfile
 import zipfile
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from llmkit.data.decoding import read_bytes
+from llmkit.data.sources import PACKED, Source, unpack
 from llmkit.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -49,7 +51,7 @@ class FileTree:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file, unpacked where they are gzip, say."""
-        return self.contents[name] if self.folder is None else read_bytes(self.folder / name)
+        return read_bytes(self.folder / name) if self.folder else unpack_member(self.contents[name], self.place(name))
 
     def describe_left_out(self, names: Sequence[str]) -> list[str]:
         """That files were not read, where there are any."""
@@ -118,6 +120,21 @@ def read_zip(path: Path) -> Iterator[tuple[str, bytes]]:
                 raise DataError("this archive is locked with a password", where=str(path), fix="unpack it first")
             total = add_size(total, member.file_size, path)
             yield str(PurePosixPath(member.filename)), archive.read(member)
+
+
+def unpack_member(data: bytes, place: str) -> bytes:
+    """The bytes of a file of an archive, through the decompressor that its first bytes ask for.
+
+    Raises:
+        DataError: The compressed data is damaged.
+    """
+    if not data.startswith(tuple(PACKED.values())):
+        return data
+    try:
+        return unpack(io.BufferedReader(io.BytesIO(data)), Source(place, "text", None)).read()
+    except DAMAGED as error:
+        fix = "check this file of the archive"
+        raise DataError(f"the compressed data is damaged or cut short ({error})", where=place, fix=fix) from error
 
 
 def is_clutter(name: str) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from llmkit.data.dialogue import Row
 from llmkit.data.dialogue_set import EMPTY_ANSWER, NO_ANSWER, TOO_LONG, Account
 from llmkit.data.messages import ROLES, Dialogue
+from llmkit.data.preference_forms import NO_CHOICE, SAME
 from llmkit.data.rendering import QUESTION, Renderer
 from llmkit.errors import LlmkitError
 
@@ -77,22 +78,17 @@ def find_all(
         yield Finding("added-text", "note", 0, f"the chat template begins every dialogue with its own: {added}")
 
 
-def find_faults(faults: Mapping[str, int]) -> Iterator[Finding]:
-    """Preference pairs that teach nothing, by reason."""
-    for fault, count in faults.items():
-        yield Finding(
-            "idle-pair", "warning", count, f"pairs that would be dropped: {fault}", fix="take these pairs out"
-        )
-
-
 def find_dropped(account: Account) -> Iterator[Finding]:
     """Rows that would not be learned from, by reason."""
     fixes = {
-        TOO_LONG: "raise data.max_length, or set data.overlong to cut-left or cut-right",
+        TOO_LONG: "raise data.max_length, or set data.overlong to cut-right",
         EMPTY_ANSWER: "take these rows out",
         NO_ANSWER: "take these rows out, or look at data.train_on and at the weights of messages",
+        SAME: "take these pairs out",
+        NO_CHOICE: "take these pairs out",
     }
     names = {TOO_LONG: "too-long", EMPTY_ANSWER: "empty-answer", NO_ANSWER: "no-answer"}
+    names |= {SAME: "idle-pair", NO_CHOICE: "idle-pair"}
     for reason, count in account.dropped.most_common():
         is_refused = reason not in names
         level: Level = "serious" if is_refused or count > MANY_DROPPED * account.num_read else "warning"
@@ -112,7 +108,7 @@ def find_control_tokens(dialogues: Sequence[Dialogue], renderer: Renderer) -> It
                 last = found[-1].group()
         if last is not None:
             ends.append((dialogue.where, last))
-        elif any(renderer.control.search(message.content) for message in dialogue.messages):
+        elif any(renderer.control.search(text) for text in dialogue.texts):
             inside.append(dialogue.where)
     if ends:
         where, token = ends[0]

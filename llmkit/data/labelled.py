@@ -25,7 +25,7 @@ from llmkit.data.pictures import Pictures
 from llmkit.data.splits import SPLITS, assign_splits, content_of
 from llmkit.data.stretches import encode_language
 from llmkit.data.table import Table, check_column, drop_unlabelled, find_target, find_texts
-from llmkit.data.tables import fit_table
+from llmkit.data.table_encoder import fit_table
 from llmkit.data.targets import ClassTarget, NumberTarget, class_name, fit_classes, fit_number, recognise_task
 from llmkit.data.words import WordEncoder, describe_texts, split_words
 from llmkit.errors import DataError
@@ -140,7 +140,7 @@ def encode_text(
     words = [split_words(text) for text in texts]
     encoder = WordEncoder.fit((words[i] for i in table.part("train")), vocab_size=vocab_size, max_words=max_words)
     ids, lengths = encoder.encode_words(words)
-    rows = TensorRows(ids, target.encode(values), lengths.tolist())
+    rows = TensorRows(ids, target.encode(values), lengths.tolist(), texts=texts)
     shown = f"column {columns[0]}" if len(columns) == 1 else f"columns {', '.join(columns)}, joined"
     unused = [column for column in table.names if column not in (name, *columns)]
     notes = [*table.notes, f"text: {shown}", *told, *describe_texts(encoder, words), *notes, *told_splits]

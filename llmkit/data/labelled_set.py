@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from llmkit.data.images import ImageEncoder, standardise
 from llmkit.data.language import SymbolEncoder
 from llmkit.data.series import SeriesEncoder
 from llmkit.data.splits import SPLITS, share_of
-from llmkit.data.tables import TableEncoder, read_table_encoder
+from llmkit.data.table_encoder import TableEncoder, read_table_encoder
 from llmkit.data.targets import ClassTarget, NumberTarget, Target
 from llmkit.data.words import WordEncoder
 from llmkit.errors import DataError
@@ -25,6 +25,7 @@ from llmkit.recipe.schema import BaselineData
 
 Encoder = ImageEncoder | TableEncoder | WordEncoder | SeriesEncoder | SymbolEncoder
 Form = Literal["image", "table", "text", "series", "language"]
+Value = TypeVar("Value")
 TaskName = Literal["classification", "regression", "forecast", "language"]
 
 
@@ -40,6 +41,7 @@ class TensorRows:
         scaling: What `batch` standardises pictures by, (gain, shift).
         references: Name -> what a simple forecast answers in the network's place, (N, K).
         num_bytes: Bytes of UTF-8 that a language's targets stand for.
+        texts: Of texts what was written, for what reads it in another way than the network.
     """
 
     inputs: Tensor
@@ -49,13 +51,14 @@ class TensorRows:
     scaling: tuple[Tensor, Tensor] | None = None
     references: Mapping[str, Tensor] = field(default_factory=dict)
     num_bytes: int | None = None
+    texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """One indexing operation per tensor. Texts are cut to the longest of the batch, and ids made int64."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
+        index = torch.from_numpy(np.array(indices, dtype=np.int64))  # several times as fast as torch reads a list
         inputs, targets = self.inputs[index], self.targets[index]
         if self.scaling is not None:
             inputs = standardise(inputs, self.scaling)
@@ -69,11 +72,20 @@ class TensorRows:
     def part(self, index: Tensor | slice) -> TensorRows:
         """Some of the rows; a slice takes no memory."""
         places = index if isinstance(index, slice) else index.tolist()
-        lengths = self.lengths
-        if lengths is not None:
-            lengths = lengths[places] if isinstance(places, slice) else [lengths[i] for i in places]
-        references = {name: values[index] for name, values in self.references.items()}
-        return TensorRows(self.inputs[index], self.targets[index], lengths, scaling=self.scaling, references=references)
+
+        def of(values: Sequence[Value] | None) -> Sequence[Value] | None:
+            if values is None:
+                return None
+            return values[places] if isinstance(places, slice) else [values[i] for i in places]
+
+        return TensorRows(
+            self.inputs[index],
+            self.targets[index],
+            of(self.lengths),
+            scaling=self.scaling,
+            references={name: values[index] for name, values in self.references.items()},
+            texts=of(self.texts),
+        )
 
 
 @dataclass(frozen=True)

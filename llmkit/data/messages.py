@@ -49,6 +49,12 @@ class Message(NamedTuple):
         return self.role == "assistant" and self.is_trained
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """What it says, thinks, calls and is called."""
+        calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
+        return (self.content, self.thinking, self.name, *calls)
+
+    @property
     def is_empty(self) -> bool:
         """Whether the message neither says nor calls anything."""
         return not self.content.strip() and not self.tool_calls
@@ -76,6 +82,16 @@ class Dialogue:
     def opening(self) -> tuple[Message, ...]:
         """All up to the first answer: what a held-out row must not share with a trained one."""
         return tuple(takewhile(lambda message: message.role != "assistant", self.messages))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the data, whatever they are: none of them may make a control token."""
+        return (self.tools, *(text for message in self.messages for text in message.texts))
+
+    @property
+    def question(self) -> str:
+        """What is asked as one text, which dialogues that ask the same share."""
+        return content_of(self.opening)
 
     @property
     def content(self) -> str:

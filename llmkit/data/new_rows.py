@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmkit.data.arrays import INPUTS, is_idx, load_npz, parse_idx, to_channels_first
+from llmkit.data.arrays import column_names, is_idx, load_inputs, parse_idx, to_channels_first
 from llmkit.data.columns import as_number
 from llmkit.data.decoding import decode, read_bytes, split_lines
 from llmkit.data.delimited import read_grid
@@ -31,7 +31,7 @@ from llmkit.data.records import BadLines, read_json_or_lines
 from llmkit.data.season import find_calendar
 from llmkit.data.series import SeriesEncoder, order_in_time
 from llmkit.data.sources import Source, find_sources, format_of, read_lines
-from llmkit.data.tables import CategoricalColumn, TableEncoder, category_of, describe_gaps
+from llmkit.data.table_encoder import CategoricalColumn, TableEncoder, category_of, describe_gaps
 from llmkit.data.targets import NumberTarget, Target, read_target
 from llmkit.data.words import WordEncoder, describe_texts, split_words
 from llmkit.errors import DataError
@@ -177,6 +177,8 @@ def describe_new_texts(encoder: WordEncoder, words: Sequence[list[str]]) -> list
 
 def read_rows(rules: Rules, source: str, encoding: str) -> tuple[list[tuple[str, Row]], list[str]]:
     """Rows with their places: of tables and JSON by column, of plain text one text a line."""
+    if is_npz(source):
+        return read_rows_of_arrays(source), []
     form = None if source == "-" else format_of(Path(source))
     if form == "parquet" or source.startswith("hf:"):
         return [(record.where, record.values) for record in read_records(source)], []
@@ -192,6 +194,21 @@ def read_rows(rules: Rules, source: str, encoding: str) -> tuple[list[tuple[str,
         filled = [(i, line) for i, line in enumerate(split_lines(text), start=1) if line.strip()]
         return [(f"{name}:{i}", {rules.reading.texts[0]: line}) for i, line in filled], []
     return read_new_table(rules, text, name, is_tsv=form == "tsv")
+
+
+def read_rows_of_arrays(source: str) -> list[tuple[str, Row]]:
+    """The rows (N, F) of an npz file, their columns called as in training."""
+    found: list[tuple[str, Row]] = []
+    arrays = load_inputs(source)
+    for name, array in arrays.items():
+        if array.ndim != 2:
+            shape = "x".join(map(str, array.shape))
+            fix = "give (N, F), the columns as training had them"
+            raise DataError(f"an array of {shape} holds no rows of a table", where=source, fix=fix)
+        columns, place = column_names(array.shape[1]), place_in(source, name, arrays)
+        rows = array.tolist()
+        found += [(f"{place}:{i}", dict(zip(columns, row, strict=True))) for i, row in enumerate(rows, start=1)]
+    return found
 
 
 def read_new_table(rules: Rules, text: str, name: str, *, is_tsv: bool) -> tuple[list[tuple[str, Row]], list[str]]:
@@ -235,13 +252,8 @@ def columns_by_place(rules: Rules, width: int, name: str) -> list[str]:
 def read_pictures(encoder: ImageEncoder, source: str) -> tuple[list[str], list[np.ndarray], list[str]]:
     """Names and arrays (H, W) or (H, W, 3) of pictures: files, a folder, an archive, idx or npz arrays, stdin."""
     size = (encoder.height, encoder.width)
-    if source != "-" and (is_idx(source) or source.lower().endswith(".npz")):
-        arrays = load_npz(source) if source.lower().endswith(".npz") else {"x": parse_idx(read_bytes(source), source)}
-        pixels = next((array for key, array in arrays.items() if key.lower().split("_")[0] in INPUTS), None)
-        if pixels is None:
-            raise DataError(f"none of {', '.join(arrays)} are pictures", where=source, fix="name the array x")
-        ordered = list(to_channels_first(pixels, source)[0].transpose(0, 2, 3, 1))
-        return [f"{source}:{i}" for i in range(1, len(ordered) + 1)], [np.squeeze(one) for one in ordered], []
+    if is_npz(source) or is_idx(source):
+        return read_arrays(source)
     if Path(source).is_dir() or is_archive(source):
         tree = open_tree(source)
         files = {name: tree.read(name) for name in tree.names if is_picture(name)}
@@ -258,6 +270,30 @@ def read_pictures(encoder: ImageEncoder, source: str) -> tuple[list[str], list[n
         scaled = f"{others:,} of {len(files):,} pictures are scaled to {size[1]} x {size[0]}, their middle kept"
         return list(files), fitted, [*left, scaled]
     return list(files), arrays_of_files, left
+
+
+def read_arrays(source: str) -> tuple[list[str], list[np.ndarray], list[str]]:
+    """The pictures of an npz or idx file, by their places in its arrays."""
+    arrays = load_inputs(source) if is_npz(source) else {"": parse_idx(read_bytes(source), source)}
+    names: list[str] = []
+    pictures: list[np.ndarray] = []
+    notes: list[str] = []
+    for name, array in arrays.items():
+        ordered, told = to_channels_first(array, source)
+        pictures += [picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0) for picture in ordered]
+        names += [f"{place_in(source, name, arrays)}:{i}" for i in range(1, len(ordered) + 1)]
+        notes += told
+    return names, pictures, notes
+
+
+def place_in(source: str, name: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """A file, and which of its arrays where there are several."""
+    return f"{source}:{name}" if len(arrays) > 1 else source
+
+
+def is_npz(source: str) -> bool:
+    """Whether a name is that of a file of arrays."""
+    return source.lower().endswith(".npz")
 
 
 def encode_pictures(

@@ -10,7 +10,8 @@ import re
 import secrets
 from typing import Any, NamedTuple
 
-from jinja2.exceptions import TemplateError
+from llmkit.data.rendering import renderer_of
+from llmkit.data.template import RenderError
 
 ROLES = ("system", "user", "assistant")
 
@@ -44,16 +45,16 @@ def find_turns(tokenizer: Any) -> Turns | None:
             [("user", "One"), ("assistant", "two"), ("user", "three"), ("assistant", "four"), ("user", "five")],
         ]
         is_same = all(turns.render(d) == render(tokenizer, d) for d in dialogues)
-    except (TemplateError, ValueError):
+    except (RenderError, ValueError):
         return None
     # Ollama leaves an empty system message out.
     return turns if is_same and turns.default_system != "" else None
 
 
-def render(tokenizer: Any, dialogue: list[tuple[str, str]]) -> str:
-    """A dialogue by the template itself."""
+def render(tokenizer: Any, dialogue: list[tuple[str, str]], *, asks: bool = True) -> str:
+    """A dialogue by the template itself, which comes from strangers."""
     messages = [{"role": role, "content": text} for role, text in dialogue]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return renderer_of(tokenizer).apply({"messages": messages, "tools": None}, wants_answer=asks)
 
 
 def take_turns(tokenizer: Any) -> Turns:
@@ -61,7 +62,7 @@ def take_turns(tokenizer: Any) -> Turns:
 
     Raises:
         ValueError: They do not fit together.
-        TemplateError: The template refuses such dialogues.
+        RenderError: The template refuses such dialogues.
     """
     whole = texts_around(tokenizer, "system", "user", "assistant", "user")
     user_end = whole[-1]
@@ -86,8 +87,7 @@ def take_turns(tokenizer: Any) -> Turns:
 def texts_around(tokenizer: Any, *roles: str, asks: bool = False) -> list[str]:
     """What the template writes before, between and after contents of these roles: random words, cut out again."""
     words = [secrets.token_hex(12) for _ in roles]
-    messages = [{"role": role, "content": word} for role, word in zip(roles, words, strict=True)]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks))
+    text = render(tokenizer, list(zip(roles, words, strict=True)), asks=asks)
     if re.findall("|".join(words), text) != words:
         raise ValueError("the template leaves contents out, or shows them in another order")
     return re.split("|".join(words), text)

@@ -10,6 +10,13 @@ from llmkit.errors import DataError
 Values = Mapping[str, Any]
 
 
+PLAIN_TEXT = (
+    "go on pretraining with it: `llmkit data prepare FILE --tokenizer MODEL --output DATA`, then "
+    "`llmkit pretrain --model MODEL --data DATA --output RUN`"
+)
+"""What to do with text in which nobody answers."""
+
+
 class Other(NamedTuple):
     """A kind of rows that cannot be tuned on as it stands: how it is told, what it is, and what to do with it."""
 
@@ -67,12 +74,7 @@ NO_DIALOGUE = (
         "tune with --set task=classify, or `llmkit baseline`; or learn to say the label: "
         "--set data.columns.prompt=text --set data.columns.completion=label",
     ),
-    Other(
-        is_text,
-        "plain text",
-        "go on pretraining with it: `llmkit data prepare FILE --tokenizer MODEL --output DATA`, then "
-        "`llmkit pretrain --model MODEL --data DATA --output RUN`",
-    ),
+    Other(is_text, "plain text", PLAIN_TEXT),
 )
 """Rows of known kinds that no form of dialogues fits."""
 

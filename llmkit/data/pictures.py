@@ -6,7 +6,9 @@ Shapes: N pictures, C channels, H height, W width.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -129,6 +131,23 @@ def picture_array(image: Any, *, size: tuple[int, int] | None = None) -> np.ndar
     if size is not None and image.size != (size[1], size[0]):
         image = ImageOps.fit(image, (size[1], size[0]), method=load_pillow().Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    """A picture (C, H, W) as a PNG file; numbers that are no bytes are spread from black to white."""
+    if pixels.dtype != np.uint8 or pixels.max() < 64:
+        low, high = float(pixels.min()), float(pixels.max())
+        pixels = ((pixels.astype(np.float64) - low) / ((high - low) or 1.0) * 255).round().astype(np.uint8)
+    pixels = pixels if len(pixels) in (1, 3) else pixels[:1]
+    channels, height, width = pixels.shape
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels.transpose(1, 2, 0))
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def stack_pictures(named: Iterable[tuple[str, np.ndarray]], *, where: str) -> np.ndarray:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
-from llmkit.console import say
-from llmkit.data.dialogue_forms import (
-    MOST_ERRORS,
-    check_columns,
-    messages_of,
-    raise_problems,
-    renamed,
-    system_turn,
-    text_of,
-    with_input,
-)
-from llmkit.data.documents import read_records
-from llmkit.data.messages import Message, content_of
-from llmkit.data.other_forms import is_pair
+from llmkit.data.dialogue_forms import SYSTEM, messages_of, system_turn, text_of, with_input
+from llmkit.data.forms import Form, Values, read_forms
+from llmkit.data.messages import Dialogue, Message, content_of
+from llmkit.data.other_forms import is_judged
 from llmkit.data.turns import Reading, RowError, read_tools, read_turn, read_turns, split_thought
 from llmkit.errors import DataError
 
@@ -34,8 +24,6 @@ QUESTIONS = ("prompt", "question", "instruction", "query", "input")
 SAME = "both answers are the same"
 NO_CHOICE = "an answer says nothing"
 
-Values = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Preference:
@@ -47,6 +35,7 @@ class Preference:
         chosen: What is preferred.
         rejected: What is not.
         tools: The tools that the assistant may call, as a JSON array in text.
+        source: The file or data set that the recipe names.
     """
 
     where: str
@@ -54,6 +43,21 @@ class Preference:
     chosen: list[Message]
     rejected: list[Message]
     tools: str = ""
+    source: str = ""
+
+    @property
+    def dialogues(self) -> tuple[Dialogue, Dialogue]:
+        """The prompt with each of the answers, the chosen one first; what comes before them is not judged."""
+        prompt = [message._replace(is_trained=False) for message in self.prompt]
+        return (
+            Dialogue((*prompt, *self.chosen), self.where, self.tools, self.source),
+            Dialogue((*prompt, *self.rejected), self.where, self.tools, self.source),
+        )
+
+    @property
+    def question(self) -> str:
+        """What is asked as one text, which pairs that ask the same share."""
+        return content_of(self.prompt)
 
     @property
     def content(self) -> str:
@@ -66,15 +70,6 @@ class Preference:
         if not has_answer(self.chosen) or not has_answer(self.rejected):
             return NO_CHOICE
         return SAME if content_of(self.chosen) == content_of(self.rejected) else None
-
-
-class PairForm(NamedTuple):
-    """A form of pairs: its name, the columns that tell it, whether a row is in it, and how it is read."""
-
-    name: str
-    columns: tuple[str, ...]
-    fits: Callable[[Values], bool]
-    read: Callable[[Values, Reading], tuple[list[Message], list[Message]]]
 
 
 def read_preferences(
@@ -92,55 +87,38 @@ def read_preferences(
         RecipeError: `columns` names a column that no form has.
     """
     reading = Reading(roles or {})
-    check_columns(columns or {}, PAIR_COLUMNS)
-    form: PairForm | None = None
-    problems: list[str] = []
-    for record in read_records(source):
-        values = renamed(record, columns or {})
-        if form is None or not form.fits(values):
-            form = announce_pairs(detect_pairs(values, record.where), values, source)
-        try:
-            both = ([split_thought(m, reading) for m in messages] for messages in form.read(values, reading))
-            pair = split_pair(record.where, *both, tools=read_tools(values.get("tools")))
-        except RowError as error:
-            problems.append(f"{record.where}: {error}")
-            if len(problems) == MOST_ERRORS:
-                break
-            continue
-        yield pair
-    if problems:
-        raise_problems(problems)
-    for note, count in reading.notes.items():
-        if count:
-            say(f"{source}: {count:,} {note}")
+
+    def read(form: Form, values: Values, where: str) -> Iterator[Preference]:
+        both = ([split_thought(m, reading) for m in messages] for messages in form.read(values, reading))
+        yield split_pair(where, *both, tools=read_tools(values.get("tools")), source=source)
+
+    return read_forms(source, columns or {}, reading, known=PAIR_COLUMNS, detect=detect_pairs, read=read)
 
 
-def detect_pairs(values: Values, where: str) -> PairForm:
-    """The form whose columns a row has.
+def detect_pairs(values: Values, where: str) -> Form:
+    """The form whose columns a row has, with those that its question is taken from.
 
     Raises:
         DataError: It is no pair.
     """
-    found = next((form for form in PAIR_FORMS if form.fits(values)), None)
+    if is_judged(values):
+        message = (
+            "these rows are answers judged good or bad one by one (KTO); DPO and ORPO hold two answers to each other"
+        )
+        fix = "give pairs; or keep the rows whose label is true, take that column away, and tune with task=instruct"
+        raise DataError(message, where=where, fix=fix)
+    found = next((form for form in PAIR_FORMS if form.is_form_of(values)), None)
     if found is None:
         there = ", ".join(map(str, values)) or "none"
         fix = "name them: --set data.columns.chosen=COLUMN --set data.columns.rejected=COLUMN"
         raise DataError(f"these rows are no preference pairs: the columns are {there}", where=where, fix=fix)
-    return found
-
-
-def announce_pairs(form: PairForm, values: Values, source: str) -> PairForm:
-    """Say which form was recognised by which columns, and which columns are of no use."""
     question = asked_column(values)
-    extra = ["input"] if question == "instruction" else []
-    used = {*form.columns, question, *extra, "system", "system_prompt", "tools"} & {*values}
-    rest = [str(column) for column in values if column not in used]
-    unused = f" (not used: {', '.join(rest)})" if rest else ""
-    say(f"{source}: preference pairs ({form.name}), by the columns {', '.join(form.columns)}{unused}")
-    return form
+    if found.read is not read_answers or question is None:
+        return found
+    return found._replace(optional=(question, *(["input"] if question == "instruction" else []), *SYSTEM))
 
 
-def split_pair(where: str, chosen: list[Message], rejected: list[Message], *, tools: str) -> Preference:
+def split_pair(where: str, chosen: list[Message], rejected: list[Message], *, tools: str, source: str) -> Preference:
     """A pair of dialogues as the prompt that they share and two ways to go on, the first turn of each an answer."""
     same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))))
     while same and (same == len(chosen) or same == len(rejected) or chosen[same].role != "assistant"):
@@ -151,7 +129,7 @@ def split_pair(where: str, chosen: list[Message], rejected: list[Message], *, to
     prompt = [message._replace(is_trained=False) for message in chosen[:same]]
     if not prompt:
         raise RowError("there is nothing that both answers answer: no prompt, and no turn that they share")
-    return Preference(where, prompt, chosen[same:], rejected[same:], tools)
+    return Preference(where, prompt, chosen[same:], rejected[same:], tools, source)
 
 
 def has_answer(messages: list[Message]) -> bool:
@@ -175,9 +153,9 @@ def parse_transcript(text: str) -> list[Message]:
 
 
 def is_transcript(values: Values) -> bool:
-    """Whether a row holds two transcripts and nothing that was asked besides."""
-    texts = [values.get("chosen"), values.get("rejected")]
-    return all(isinstance(text, str) and TURN.match(text) for text in texts) and not asked_column(values)
+    """Whether a row holds two transcripts; beside a column with the question they begin with that once more."""
+    begins = [isinstance(text, str) and TURN.match(text) for text in (values.get("chosen"), values.get("rejected"))]
+    return all(found and (found[1] == "Human" or not asked_column(values)) for found in begins)
 
 
 def read_answers(values: Values, reading: Reading) -> tuple[list[Message], list[Message]]:
@@ -204,6 +182,10 @@ def asked_messages(values: Values, reading: Reading) -> list[Message]:
     if column == "instruction":
         question = with_input(text_of(values, column), values.get("input"), reading)
         return [*system_turn(values), Message("user", question)]
+    if isinstance(values[column], str) and TURN.match(values[column]):
+        turns = parse_transcript(values[column])
+        # A prompt of HH ends with what asks for the answer.
+        return [*system_turn(values), *(turns[:-1] if turns[-1] == Message("assistant", "") else turns)]
     return [*system_turn(values), *messages_of(values[column], "user", column, reading)]
 
 
@@ -220,14 +202,9 @@ def read_both(values: Values, reading: Reading) -> tuple[list[Message], list[Mes
 
 
 PAIR_FORMS = (
-    PairForm(
-        "two dialogues",
-        ("chosen_messages", "rejected_messages"),
-        lambda values: {"chosen_messages", "rejected_messages"} <= values.keys(),
-        read_both,
-    ),
-    PairForm("transcripts", ("chosen", "rejected"), is_transcript, read_transcripts),
-    PairForm("answers", ("chosen", "rejected"), is_pair, read_answers),
+    Form("preference pairs (two dialogues)", ("chosen_messages", "rejected_messages"), (), read_both),
+    Form("preference pairs (transcripts)", ("chosen", "rejected"), (), read_transcripts, is_transcript),
+    Form("preference pairs (answers)", ("chosen", "rejected"), SYSTEM, read_answers),
 )
 """All known forms of pairs. The first that fits is taken."""
 

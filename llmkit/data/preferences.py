@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from llmkit.batch import Batch
-from llmkit.console import Progress
-from llmkit.data.dialogue import (
-    IdsAndTargets,
-    Row,
-    encode_renderings,
-    hash_rows,
-    lay_end_to_end,
-    pad,
-    until_last_target,
-)
-from llmkit.data.dialogue_set import TOO_LONG, Account, Overlong, raise_nothing_left
+from llmkit.data.dialogue import IdsAndTargets, Row, hash_rows, lay_end_to_end, pad, until_last_target
+from llmkit.data.dialogue_set import Account, Overlong, encode_groups, open_account, raise_nothing_left
 from llmkit.data.preference_forms import Preference
-from llmkit.data.rendering import RenderError, Rendering, renderer_of
-from llmkit.errors import DataError
-
-NOTHING_LEFT = "nothing of an answer is left when cut to max_length"
 
 
 class Pair(NamedTuple):
@@ -32,12 +18,6 @@ class Pair(NamedTuple):
 
     chosen: Row
     rejected: Row
-
-    @property
-    def whole(self) -> Row:
-        """Both, one after the other, for the account."""
-        ids, targets = (np.concatenate(part) for part in zip(*((r.input_ids, r.targets) for r in self), strict=True))
-        return Row(ids, targets, self.chosen.num_bytes, self.chosen.num_tokens + self.rejected.num_tokens)
 
 
 def encode_pairs(
@@ -48,58 +28,18 @@ def encode_pairs(
     Raises:
         DataError: No pair can be used, or a row is too long and that is an error.
     """
-    account = Account(name, num_read=len(preferences))
-    account.num_duplicates = len(preferences) - len({p.content for p in preferences})
-    kept: list[Preference] = []
-    pairs: list[Pair] = []
-    limit = max_length if overlong == "cut-right" else None
-    with Progress(f"encoding {name}", total=len(preferences), unit="pairs") as progress:
-        rows = encode_renderings(render_pairs(preferences, tokenizer, account, kept), tokenizer, max_length=limit)
-        for number, pair in enumerate(map(Pair._make, zip(rows, rows, strict=True))):
-            progress.update()
-            if (reason := fate_of(pair, kept[number], max_length, overlong)) is not None:
-                account.drop(reason, kept[number].where)
-            else:
-                account.use(pair.whole)
-                pairs.append(pair)
+    account = open_account(name, preferences)
+    usable = []
+    for preference in preferences:
+        if preference.fault is None:
+            usable.append(preference.dialogues)
+        else:
+            account.drop(preference.fault, preference.where)
+    encoded = encode_groups(usable, tokenizer, account, max_length=max_length, overlong=overlong)
+    pairs = [Pair(*rows) for _, rows in encoded]
     if not pairs:
         raise_nothing_left(account)
     return pairs, account
-
-
-def render_pairs(
-    preferences: Iterable[Preference], tokenizer: object, account: Account, kept: list[Preference]
-) -> Iterator[Rendering]:
-    """Two renderings for each pair that can be used, which is put into `kept`; the others are counted."""
-    renderer = renderer_of(tokenizer)
-    for preference in preferences:
-        if (fault := preference.fault) is not None:
-            account.drop(fault, preference.where)
-            continue
-        # What comes before the two answers is not judged.
-        prompt = [message._replace(is_trained=False) for message in preference.prompt]
-        answers = ([*prompt, *answer] for answer in (preference.chosen, preference.rejected))
-        try:
-            both = [renderer.render(messages, tools=preference.tools) for messages in answers]
-        except RenderError as error:
-            account.drop(error.message, preference.where)
-            continue
-        kept.append(preference)
-        yield from both
-
-
-def fate_of(pair: Pair, preference: Preference, max_length: int, overlong: Overlong) -> str | None:
-    """Why a pair is dropped, or None when it is used."""
-    longest = max(pair.chosen.num_tokens, pair.rejected.num_tokens)
-    if longest > max_length and overlong == "error":
-        raise DataError(
-            f"a row of this pair has {longest:,} tokens, data.max_length is {max_length:,}",
-            where=preference.where,
-            fix="raise data.max_length, or set data.overlong to drop or cut-right",
-        )
-    if longest > max_length and overlong != "cut-right":
-        return TOO_LONG
-    return None if pair.chosen.num_targets and pair.rejected.num_targets else NOTHING_LEFT
 
 
 class PairRows:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time
 from functools import cached_property, lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tokenizers import AddedToken
 
@@ -26,9 +28,11 @@ from llmkit.data.template import RenderError, Template
 from llmkit.errors import ModelError
 from llmkit.tokenizer import CHATML_TEMPLATE, END_OF_TURN, START_OF_TURN
 
-__all__ = ["Answer", "Message", "RenderError", "Renderer", "Rendering", "add_chat_template", "renderer_of"]
+__all__ = ["Answer", "Message", "RenderError", "Renderer", "Rendering", "add_chat_template", "renderer_of", "set_day"]
 
 HIDDEN_THINKING = "rows think in turns in which the chat template leaves that out"
+
+TELLS_DAY = "rows have a chat template that writes the day: it is told {:%Y-%m-%d} (data.date)"
 
 THOUGHT_ENDS = re.compile(r"\s*</?\w*think\w*>\s*|\s*\[/THINK\]\s*")
 """What templates write behind a thinking part."""
@@ -60,19 +64,32 @@ def renderer_of(tokenizer: Any) -> Renderer:
         ModelError: It has no chat template.
     """
     template = tokenizer.chat_template
-    return cached_renderer(tokenizer, template if isinstance(template, str) else json.dumps(template), len(tokenizer))
+    source = template if isinstance(template, str) else json.dumps(template)
+    return cached_renderer(tokenizer, source, len(tokenizer), DAYS.get(tokenizer))
 
 
 @lru_cache(maxsize=4)
-def cached_renderer(tokenizer: Any, template: str, size: int) -> Renderer:
-    """A renderer, as long as neither template nor size of the tokenizer change."""
-    return Renderer(tokenizer)
+def cached_renderer(tokenizer: Any, template: str, size: int, day: date | None) -> Renderer:
+    """A renderer, as long as neither template, size nor day of the tokenizer change."""
+    return Renderer(tokenizer, day)
+
+
+DAYS: WeakKeyDictionary[Any, date] = WeakKeyDictionary()
+"""The day that the templates of a tokenizer are told, where that is not today's."""
+
+
+def set_day(tokenizer: Any, day: date) -> None:
+    """Tell the chat templates of this tokenizer a day that stands: rows are the same on whatever day they are made."""
+    DAYS[tokenizer] = day
 
 
 class Renderer:
-    """Renders dialogues with one tokenizer and its template. Made by `renderer_of`."""
+    """Renders dialogues with one tokenizer and its template. Made by `renderer_of`.
 
-    def __init__(self, tokenizer: Any) -> None:
+    A template that writes the time is told one and the same from beginning to end: a day, or when this was made.
+    """
+
+    def __init__(self, tokenizer: Any, day: date | None = None) -> None:
         if not tokenizer.chat_template:
             raise ModelError(
                 "this model has no chat template, so it cannot hold a dialogue",
@@ -84,6 +101,7 @@ class Renderer:
         self.control_ids = frozenset(int(self.backend.token_to_id(name) or 0) for name in self.secret_names.values())
         names = sorted(self.secret_names, key=len, reverse=True)
         self.control = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        self.now = datetime.now() if day is None else datetime.combine(day, time())
         self.templates: dict[str, Template] = {}
         self.skeletons: dict[tuple[str, bool], Skeleton] = {}
 
@@ -175,11 +193,14 @@ class Renderer:
         words = Words()
         marks, wide_marks = Marks(words.word), Marks(lambda number: f"{LEFT}{words.word(number)}{RIGHT}")
         frame = Frame(ways, marks)
-        texts, order = words.split(self.apply(frame.build(messages, tools), wants_answer=wants_answer))
+        data = frame.build(messages, tools)
+        texts, order = words.split(self.apply(data, wants_answer=wants_answer))
         check_order(order, marks.leaves, messages)
         thoughts = {number for number, leaf in enumerate(marks.leaves) if leaf.kind == THINKING}
         notes = tuple(dict.fromkeys(n for n in frame.notes if n != PLAIN_THINKING or thoughts & {*order}))
         notes += (HIDDEN_THINKING,) if thoughts - {*order} else ()
+        # A template reads the clock under this name alone.
+        notes += (TELLS_DAY.format(self.now),) if "strftime_now" in self.template_for(data).source else ()
         wide = Frame(ways, wide_marks).build(messages, tools)
         wide_texts, wide_order = words.split(self.apply(wide, wants_answer=wants_answer))
         if wide_order != order:
@@ -256,7 +277,7 @@ class Renderer:
         """The template that these data are rendered with."""
         source = self.tokenizer.get_chat_template(None, data["tools"])
         if source not in self.templates:
-            self.templates[source] = Template(source, dict(self.tokenizer.special_tokens_map))
+            self.templates[source] = Template(source, dict(self.tokenizer.special_tokens_map), self.now)
         return self.templates[source]
 
     def ways_of(self, messages: Sequence[Message], tools: str) -> Ways:

@@ -83,14 +83,24 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
 def folder_sources(folder: Path) -> list[Source]:
     """The files of known kinds below a folder, sorted; what is left out is told."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder))
-    known = [Source(str(path), kind, path) for path in files if (kind := format_of(path))]
+    known = without_empty(folder, [Source(str(path), kind, path) for path in files if (kind := format_of(path))])
     if not known:
         suffixes = ", ".join(FORMATS)
         raise DataError("no file here is of a kind that is read", where=str(folder), fix=f"known kinds: {suffixes}")
-    if len(known) < len(files):
-        others = sorted({path.suffix or path.name for path in files if not format_of(path)})
-        say(f"{folder}: left out {len(files) - len(known)} files of other kinds ({', '.join(others[:8])})")
+    others = [path.suffix or path.name for path in files if not format_of(path)]
+    if others:
+        say(f"{folder}: left out {len(others)} files of other kinds ({', '.join(sorted(set(others))[:8])})")
     return known
+
+
+def without_empty(place: str | Path, sources: list[Source]) -> list[Source]:
+    """Those of many files that hold a byte; how many do not is told. A file that is named alone must hold some."""
+    empty = [source.name for source in sources if source.path is not None and source.path.stat().st_size == 0]
+    if 0 < len(empty) < len(sources):
+        more = ", ..." if len(empty) > 1 else ""
+        say(f"{place}: left out {len(empty)} empty files ({empty[0]}{more})")
+        return [source for source in sources if source.name not in empty]
+    return sources
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
@@ -105,7 +115,7 @@ def glob_sources(pattern: str) -> list[Source]:
         is_pattern = any(sign in pattern for sign in "*?[")
         message = "no file matches this pattern" if is_pattern else "there is no such file or folder"
         raise DataError(message, where=pattern, fix="check the path; hub data sets are written hf:owner/name")
-    return [Source(str(path), format_of(path) or "text", path) for path in files]
+    return without_empty(pattern, [Source(str(path), format_of(path) or "text", path) for path in files])
 
 
 def format_of(path: Path) -> str | None:

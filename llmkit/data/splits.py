@@ -19,6 +19,9 @@ SPLIT_NAMES = {
 """How files, folders and arrays name their splits."""
 
 
+TOO_GOOD = "the figure for {} is too good"
+
+
 def split_in_name(name: str) -> str:
     """The split that a name of a file, a folder or an array speaks of, or "".
 
@@ -83,5 +86,5 @@ def describe_splits(contents: Sequence[Hashable], splits: Sequence[str], given: 
     for split in named:
         shared = sum(mine == split and content in training for content, mine in zip(contents, splits, strict=True))
         if split != "train" and shared:
-            notes.append(f"{shared:,} {split} rows are training rows too: the figure for {split} is too good")
+            notes.append(f"{shared:,} {split} rows are training rows too: {TOO_GOOD.format(split)}")
     return notes

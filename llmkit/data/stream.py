@@ -214,5 +214,5 @@ class StreamRows:
 
 @functools.lru_cache(maxsize=KEPT_BLOCKS)
 def order_in_block(number: int, num_rows: int) -> NDArray[np.int64]:
-    """The order of the rows of a block: a pure function of its number."""
+    """The order of the rows of a block: a pure function of its number, whatever the seed of the run."""
     return np.random.Generator(np.random.Philox(key=number)).permutation(num_rows)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ class Template:
     Args:
         source: The template, in Jinja.
         variables: What it may use besides the messages: the names of special tokens.
+        now: The time that it is told whenever it asks: what it writes must not change while it is used.
     """
 
-    def __init__(self, source: str, variables: dict[str, Any]) -> None:
+    def __init__(self, source: str, variables: dict[str, Any], now: datetime | None = None) -> None:
         self.source = source
         self.variables = variables
+        self.now = now or datetime.now()
         self.process: subprocess.Popen[str] | None = None
 
     def render(self, data: dict[str, Any]) -> str:
@@ -63,7 +66,8 @@ class Template:
         if self.process is None:
             self.process = start(self)
             bounds = {"seconds": SECONDS, "memory": MEMORY}
-            opening = self.exchange({"template": self.source, "variables": self.variables, **bounds})
+            about = {"template": self.source, "variables": self.variables, "now": self.now.isoformat()}
+            opening = self.exchange({**about, **bounds})
             if "failed" in opening:
                 if self.process is not None:
                     end(self.process)

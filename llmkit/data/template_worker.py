@@ -63,19 +63,14 @@ def raise_exception(message: str) -> None:
     raise jinja2.exceptions.TemplateError(message)
 
 
-def now(format: str) -> str:
-    """The present time, as a template wants it written."""
-    return datetime.now().strftime(format)
-
-
-def compile_template(source: str) -> jinja2.Template:
-    """A template in the sandbox, with the filters and functions that transformers gives it."""
+def compile_template(source: str, now: datetime) -> jinja2.Template:
+    """A template in the sandbox, with the filters and functions that transformers gives it, and a time that stands."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
     environment.filters["tojson"] = to_json
     environment.globals.update(
-        raise_exception=raise_exception, strftime_now=now, dict=make_dict, namespace=SafeNamespace
+        raise_exception=raise_exception, strftime_now=now.strftime, dict=make_dict, namespace=SafeNamespace
     )
     return environment.from_string(source)
 
@@ -111,7 +106,7 @@ def main() -> None:
     # To compile is to compute: constants are worked out then.
     signal.setitimer(signal.ITIMER_VIRTUAL, first["seconds"])
     try:
-        template = compile_template(first["template"])
+        template = compile_template(first["template"], datetime.fromisoformat(first["now"]))
         reply: Any = {}
     except (jinja2.exceptions.TemplateError, RecursionError, MemoryError) as error:
         reply = {"failed": f"it is no template ({error})"}

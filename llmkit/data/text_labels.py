@@ -13,8 +13,9 @@ import torch
 from llmkit.batch import Batch
 from llmkit.console import say
 from llmkit.data.dialogue import IdsAndTargets, Row, lay_end_to_end, pad
-from llmkit.data.dialogue_set import TOO_LONG, Account, Overlong, raise_nothing_left
+from llmkit.data.dialogue_set import Account, Overlong, fate_of, raise_nothing_left
 from llmkit.data.documents import read_records
+from llmkit.data.forms import check_columns
 from llmkit.errors import DataError
 from llmkit.tokenizer import encode_texts
 
@@ -23,6 +24,7 @@ LABEL_COLUMNS = ("label", "category", "class", "intent", "target")
 
 NO_TEXT = "no text"
 NO_LABEL = "no label"
+TWO_LABELS = "texts stand there more than once, with different labels"
 
 
 class LabelledText(NamedTuple):
@@ -31,6 +33,16 @@ class LabelledText(NamedTuple):
     text: str
     label: str
     where: str
+
+    @property
+    def question(self) -> str:
+        """What is asked: the text."""
+        return self.text
+
+    @property
+    def content(self) -> str:
+        """What texts share that are the same; one text has one label."""
+        return self.text
 
 
 def read_texts(source: str, *, columns: Mapping[str, str] | None = None) -> tuple[list[LabelledText], Account]:
@@ -42,11 +54,13 @@ def read_texts(source: str, *, columns: Mapping[str, str] | None = None) -> tupl
 
     Raises:
         DataError: A row has no such columns.
+        RecipeError: `columns` names something else.
     """
+    check_columns(columns or {}, ("text", "label"))
     account, names = Account(source), dict(columns or {})
     found: list[LabelledText] = []
     for record in read_records(source):
-        if not found and not account.num_read:
+        if not account.num_read:
             names = {
                 "text": find_column(record.values, names.get("text"), TEXT_COLUMNS, record.where, "text"),
                 "label": find_column(record.values, names.get("label"), LABEL_COLUMNS, record.where, "label"),
@@ -74,16 +88,6 @@ def find_column(values: Mapping[str, object], asked: str | None, usual: Sequence
             fix=f"name it in the recipe: data.columns={{{kind}: NAME}}; there are {there}",
         )
     return name
-
-
-def split_texts(texts: Sequence[LabelledText], share: float) -> tuple[list[LabelledText], list[LabelledText]]:
-    """Training and validation texts, by a hash of the text alone: the same text is never on both sides."""
-    train: list[LabelledText] = []
-    held_out: list[LabelledText] = []
-    for text in texts:
-        digest = hashlib.blake2b(text.text.encode(), digest_size=8).digest()
-        (held_out if int.from_bytes(digest, "big") / 2**64 < share else train).append(text)
-    return train, held_out
 
 
 def collect_labels(texts: Sequence[LabelledText]) -> list[str]:
@@ -149,20 +153,20 @@ def encode_labelled(
     """
     classes = {label: number for number, label in enumerate(labels)}
     kept_ids, kept_classes = [], []
-    account.num_duplicates = len(texts) - len({text.text for text in texts})
+    known = {text.content: text.label for text in texts}
+    account.num_duplicates = len(texts) - len(known)
+    if others := {text.content for text in texts if text.label != known[text.content]}:
+        account.notes[TWO_LABELS] = len(others)
     for text, ids in zip(texts, encode_texts(tokenizer, [t.text for t in texts]), strict=True):
         if text.label not in classes:
             message = f"label {text.label!r} is none of the training data's: {', '.join(labels[:20])}"
             raise DataError(message, where=text.where, fix="mend the label, or add rows with it to the training data")
-        if len(ids) > max_length and overlong == "error":
-            message = f"this text has {len(ids):,} tokens, data.max_length is {max_length:,}"
-            raise DataError(message, where=text.where, fix="raise data.max_length, or set data.overlong to cut-right")
-        if len(ids) > max_length and overlong == "drop":
-            account.drop(TOO_LONG, text.where)
+        cut = ids[-max_length:] if overlong == "cut-left" else ids[:max_length] if overlong == "cut-right" else ids
+        row = Row(np.array(cut, np.int32), np.array([classes[text.label]], np.int32), len(text.text.encode()), len(ids))
+        if (reason := fate_of([row], text.where, max_length, overlong)) is not None:
+            account.drop(reason, text.where)
             continue
-        cut = ids[-max_length:] if overlong == "cut-left" else ids[:max_length]
-        targets = np.full(len(cut), classes[text.label], np.int32)[:1]
-        account.use(Row(np.array(cut, np.int32), targets, len(text.text.encode()), len(ids)))
+        account.use(row)
         kept_ids.append(cut)
         kept_classes.append(classes[text.label])
     if not kept_ids:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from llmkit.console import warn
+from llmkit.data.columns import as_number, is_missing
 from llmkit.data.document import Record
 from llmkit.data.messages import Message
 from llmkit.data.turns import Reading, read_turn
@@ -25,7 +26,11 @@ def read_tree(values: Mapping[str, Any], reading: Reading) -> list[list[Message]
     An answer that several paths share is learned in the first of them alone: else it would count as often as it is
     answered.
     """
-    paths = list(walk(values["prompt"], (), reading))
+    root = values["prompt"]
+    if is_true(root.get("deleted")):
+        reading.notes[DELETED] += 1
+        return []
+    paths = list(walk(root, (), reading))
     if reading.paths == "best":
         reading.notes[NOT_BEST] += len({id(node) for path in paths for node in path}) - len(paths[0])
         paths = paths[:1]
@@ -48,7 +53,7 @@ def read_tree(values: Mapping[str, Any], reading: Reading) -> list[list[Message]
 def walk(node: Node, before: tuple[Node, ...], reading: Reading) -> Iterator[tuple[Node, ...]]:
     """All paths from the root to a leaf, the best ranked first."""
     path = (*before, node)
-    replies = [reply for reply in node.get("replies") or () if not reply.get("deleted")]
+    replies = [reply for reply in node.get("replies") or () if not is_true(reply.get("deleted"))]
     reading.notes[DELETED] += len(node.get("replies") or ()) - len(replies)
     # Sorting is stable: messages without a rank stay in their order behind those that have one.
     for reply in sorted(replies, key=rank_of):
@@ -57,10 +62,15 @@ def walk(node: Node, before: tuple[Node, ...], reading: Reading) -> Iterator[tup
         yield path
 
 
-def rank_of(node: Node) -> int:
+def rank_of(node: Node) -> float:
     """The place of a reply among its siblings, 0 for the best."""
-    rank = node.get("rank")
-    return WORST_RANK if rank is None else int(rank)
+    rank = as_number(node.get("rank"))
+    return WORST_RANK if rank is None else rank
+
+
+def is_true(value: Any) -> bool:
+    """Whether a field says yes; tables hold it as text."""
+    return value.strip().lower() in ("true", "1") if isinstance(value, str) else bool(value)
 
 
 def is_flat(values: Mapping[str, Any]) -> bool:
@@ -74,7 +84,7 @@ def gather_trees(records: Iterable[Record]) -> Iterator[Record]:
     replies: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in records:
         node = dict(record.values)
-        if node["parent_id"] is None:
+        if is_missing(node["parent_id"]):  # which tables write as an empty text
             roots.append(Record(record.where, {"prompt": node}))
         else:
             replies[str(node["parent_id"])].append(node)

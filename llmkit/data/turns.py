@@ -107,7 +107,7 @@ def read_turn(turn: Any, number: int, reading: Reading) -> Message:
     if name.lower() in CALL_ROLES:
         calls, content = parse_calls(content, number), ""
     text, thinking, more_calls = read_content(content, number, role=role, may_be_empty=bool(calls))
-    thinking = next((str(turn[key]) for key in THINKING_KEYS if turn.get(key)), thinking)
+    thinking = read_thinking(turn, number) or thinking
     message = Message(
         role,
         text,
@@ -170,6 +170,17 @@ def read_content(content: Any, number: int, *, role: str, may_be_empty: bool) ->
 
 
 PARTS = TEXT_PARTS | THINKING_PARTS | CALL_PARTS
+
+
+def read_thinking(turn: Mapping[str, Any], number: int) -> str:
+    """What a message thinks, where that has a field of its own: a text, or typed parts like those of a content."""
+    key = next((key for key in THINKING_KEYS if turn.get(key)), None)
+    if key is None or isinstance(turn[key], str):
+        return turn[key] if key else ""
+    if not is_parts(turn[key]):
+        raise RowError(f"message {number} has {key!r} that is no text")
+    said = read_content(turn[key], number, role="assistant", may_be_empty=False)
+    return "\n".join(text for text in (said.thinking, said.text) if text)
 
 
 def is_parts(content: Any) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from llmkit.batch import batches_by_length
+from llmkit.errors import UsageError
 from llmkit.evaluation import metrics
 from llmkit.evaluation.calibration import contextual_calibration
 from llmkit.evaluation.encoding import beginning_ids, check_choices, encode_pairs, first_id
@@ -17,11 +19,11 @@ from llmkit.evaluation.journal import key_of
 from llmkit.evaluation.metrics import ChoiceScore, Item
 from llmkit.evaluation.perplexity import rolling_windows
 from llmkit.evaluation.prompts import Chat, Pair, delimiter_of, render_context, render_pairs
-from llmkit.evaluation.scoring import Score, score_continuations
+from llmkit.evaluation.scoring import Score, in_halves, score_continuations
 from llmkit.evaluation.subject import OnProgress, Setting, Subject
 from llmkit.evaluation.task import Example, Task
 from llmkit.evaluation.tree import Request
-from llmkit.generation.generate import generate_ids
+from llmkit.generation.generate import BATCH_ROWS, BATCH_TOKENS, generate_ids
 from llmkit.generation.sampling import SamplingConfig
 from llmkit.tokenizer import encode_texts, stop_ids
 
@@ -30,9 +32,6 @@ LONGEST_WINDOW = 1024
 
 SHOWN_TEXT = 200
 """Characters of a text that its record keeps."""
-
-GENERATED_AT_ONCE = 64
-"""Answers between two signs of progress."""
 
 SAY_NOTHING = ("N/A", "[MASK]", "")
 """Texts in place of the question that show what the prompt leans to by itself (Zhao et al., 2021)."""
@@ -158,7 +157,7 @@ def choice_scores(
 ) -> tuple[ChoiceScore, ...]:
     """The choices of an example with their scores, those of `pairs_of` put to them.
 
-    Bytes are those of what was scored, the delimiter apart, as in lm-evaluation-harness.
+    Bytes and characters are those of what was scored, the delimiter apart, as in lm-evaluation-harness.
     """
     size, delimiter = len(example.choices), delimiter_of(work.task, work.subject.chat)
     likelihoods = [found.log_likelihood for found in scores]
@@ -171,6 +170,7 @@ def choice_scores(
             log_likelihood=scores[number].log_likelihood,
             num_tokens=scores[number].num_tokens,
             num_bytes=len(pairs[number].continuation.removeprefix(delimiter).encode()),
+            num_characters=len(pairs[number].continuation.removeprefix(delimiter)),
             is_greedy=scores[number].is_greedy,
             unconditional=alone[number] if alone else None,
             calibrated=calibrated[number],
@@ -191,44 +191,77 @@ def shown(work: Work, context: str) -> str:
 
 
 def answer_freely(work: Work) -> Answered:
-    """The likeliest answer of the model to every example, word by word; the longest prompts first."""
+    """The likeliest answer of the model to every example, word by word."""
     subject, task = work.subject, work.task
     contexts = [render_context(task, example, work.draw_shots(example), subject.chat) for example in work.examples]
     prompts = encode_prompts(subject, contexts)
-    room = max((len(prompt) for prompt in prompts), default=0)
-    if subject.max_length is not None:
-        room = max(subject.max_length - task.max_new_tokens, 1)
-    keys = [key_of(prompt, f"{task.max_new_tokens} {task.stop}") for prompt in prompts]
-    texts = {i: known[0] for i, key in enumerate(keys) if subject.journal and (known := subject.journal.get(key))}
-    missing = sorted((i for i in range(len(prompts)) if i not in texts), key=lambda i: -len(prompts[i]))
-    for first in range(0, len(missing), GENERATED_AT_ONCE):
-        part = missing[first : first + GENERATED_AT_ONCE]
-        completions = generate_ids(
-            subject.model,
-            [prompts[index][-room:] for index in part],
-            sampling=SamplingConfig(),
-            max_new_tokens=task.max_new_tokens,
-            stop_ids=stop_ids(subject.tokenizer),
-            tokenizer=subject.tokenizer,
-            stop_strings=task.stop,
-        )
-        texts.update({index: found.text.strip() for index, found in zip(part, completions, strict=True)})
-        if subject.journal:
-            subject.journal.add({keys[index]: [texts[index]] for index in part})
-        work.on_progress(len(texts), len(prompts))
+    room = room_for_prompts(subject, task)
+    texts = write_answers(work, prompts if room is None else [prompt[-room:] for prompt in prompts])
     items = [
-        free_item(task, example, texts[number], shown(work, contexts[number]))
-        for number, example in enumerate(work.examples)
+        free_item(task, example, text, shown(work, context))
+        for example, text, context in zip(work.examples, texts, contexts, strict=True)
     ]
-    return Answered(items, sum(len(prompt) > room for prompt in prompts), 0)
+    return Answered(items, 0 if room is None else sum(len(prompt) > room for prompt in prompts), 0)
+
+
+def room_for_prompts(subject: Subject, task: Task) -> int | None:
+    """How long a prompt may be so that its answer fits behind it; None for any length.
+
+    Raises:
+        UsageError: Answers alone are as long as what the model takes.
+    """
+    if subject.max_length is None:
+        return None
+    if task.max_new_tokens >= subject.max_length:
+        message = f"its answers may have {task.max_new_tokens} tokens, and the model takes {subject.max_length} in all"
+        fix = "lower max_new_tokens in a task file, or take a model with a longer context"
+        raise UsageError(message, where=task.name, fix=fix)
+    return subject.max_length - task.max_new_tokens
+
+
+def write_answers(work: Work, prompts: Sequence[Sequence[int]]) -> list[str]:
+    """The answers to prompts: those that were given before from the journal, the rest from the model."""
+    subject, task = work.subject, work.task
+    journal = subject.journal
+    keys = [key_of(prompt, f"{task.max_new_tokens} {task.stop}") for prompt in prompts]
+    texts = {i: known[0] for i, key in enumerate(keys) if journal and (known := journal.get(key))}
+
+    def write(part: Sequence[int]) -> list[str]:
+        return complete(subject, task, [prompts[index] for index in part])
+
+    missing = [index for index in range(len(prompts)) if index not in texts]
+    # What is written takes room beside the prompts.
+    sizes = [len(prompts[index]) + task.max_new_tokens for index in missing]
+    batches = batches_by_length(sizes, tokens=subject.batch_tokens or BATCH_TOKENS, rows=BATCH_ROWS)
+    for part, found in in_halves([[missing[place] for place in places] for places in batches], write):
+        texts.update(zip(part, found, strict=True))
+        if journal:
+            journal.add({keys[index]: [texts[index]] for index in part})
+        work.on_progress(len(texts), len(prompts))
+    return [texts[index] for index in range(len(prompts))]
+
+
+def complete(subject: Subject, task: Task, prompts: Sequence[Sequence[int]]) -> list[str]:
+    """What the model writes after these prompts, side by side."""
+    own_ends = subject.chat.stop_ids if subject.chat else frozenset()
+    completions = generate_ids(
+        subject.model,
+        prompts,
+        sampling=SamplingConfig(),
+        max_new_tokens=task.max_new_tokens,
+        stop_ids=own_ends.union(stop_ids(subject.tokenizer)),
+        tokenizer=subject.tokenizer,
+        stop_strings=task.stop,
+    )
+    return [found.text.strip() for found in completions]
 
 
 def encode_prompts(subject: Subject, contexts: Sequence[str]) -> list[list[int]]:
     """Contexts as ids, with what the tokenizer puts before any text."""
     if subject.chat:
         return subject.chat.encode(contexts)
-    start = beginning_ids(subject.tokenizer) or ([] if all(contexts) else [first_id(subject.tokenizer)])
-    return [[*start, *ids] for ids in encode_texts(subject.tokenizer, contexts)]
+    start, instead = beginning_ids(subject.tokenizer), [first_id(subject.tokenizer)]
+    return [[*start, *ids] or instead for ids in encode_texts(subject.tokenizer, contexts)]
 
 
 def free_item(task: Task, example: Example, text: str, prompt: str) -> Item:
@@ -265,13 +298,13 @@ def predict_texts(work: Work) -> Answered:
 
 def text_item(example: Example, scores: Sequence[Score]) -> Item:
     """A text with the sum over its windows."""
-    text = example.fields["question"]
-    counted = text if example.counted is None else example.counted
+    text, counted = example.fields["question"], example.counted_text
     total = ChoiceScore(
         text=text if len(text) <= SHOWN_TEXT else text[:SHOWN_TEXT] + "…",
         log_likelihood=sum(found.log_likelihood for found in scores),
         num_tokens=sum(found.num_tokens for found in scores),
         num_bytes=len(counted.encode()),
+        num_characters=len(counted),
         is_greedy=False,
     )
     return Item(

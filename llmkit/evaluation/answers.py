@@ -6,6 +6,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal
 
 from llmkit.evaluation.rouge import rouge
@@ -14,17 +15,22 @@ Grading = Literal["answer", "squad", "number", "rouge"]
 """answer: exact match in normal form, contained, F1. squad: exact match and F1 as SQuAD defines them. number: the
 number after `####`, and the last number there is. rouge: ROUGE-1, -2 and -L."""
 
-MAIN_METRIC: dict[Grading, str] = {
-    "answer": "exact_match",
-    "squad": "f1",
-    "number": "exact_match",
-    "rouge": "rougeL",
+METRICS: dict[Grading, tuple[str, ...]] = {
+    "answer": ("exact_match", "contains", "f1"),
+    "squad": ("f1", "exact_match"),
+    "number": ("exact_match", "exact_match_flexible"),
+    "rouge": ("rougeL", "rouge1", "rouge2"),
 }
-"""The metric that stands for the others."""
+"""What each gives; the first stands for the others."""
 
 UNANSWERABLE = "unanswerable"
 """What says that a text holds no answer (SQuAD 2)."""
 
+PLAIN_NUMBER = re.compile(
+    r"(?P<sign>[-+]?)\$?(?P<minus>-?)"
+    r"(?P<digits>(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)\.?"
+)
+"""A number in digits: commas stand between thousands; a currency sign and a final full stop are no part of it."""
 STRICT_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 ANY_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 
@@ -85,12 +91,13 @@ def is_same(prediction: str, reference: str) -> bool:
     return normalise(prediction) == wanted if wanted else prediction.strip().lower() == reference.strip().lower()
 
 
-def as_number(text: str) -> float | None:
-    """The number that a text is, thousands' commas and a currency sign apart."""
-    try:
-        return float(text.strip().strip("$.").replace(",", ""))
-    except ValueError:
+def as_number(text: str) -> Decimal | None:
+    """The number that a text is and nothing else, however many digits it has."""
+    match = PLAIN_NUMBER.fullmatch(text.strip())
+    if match is None:
         return None
+    value = Decimal(match["digits"].replace(",", ""))
+    return -value if "-" in match["sign"] + match["minus"] else value
 
 
 def normalise(text: str) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+BINS = 15
+"""Equal parts of confidence, in every figure and every drawing."""
 
-def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
     """How far confidence is from accuracy, on average over items (Guo et al., 2017).
 
     Args:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmkit.errors import DataError, UsageError
-from llmkit.evaluation.statistics import Interval, holm, mcnemar_exact, paired_bootstrap, sign_flip
+from llmkit.evaluation.metrics import MEASURES, paired_agreement
+from llmkit.evaluation.statistics import Interval, Labels, holm, mcnemar, paired_bootstrap, sign_flip, swaps
+
+ASKED = ("kind", "version", "metric", "shots", "draw", "seed", "prompt")
+"""What of a result a comparison asks for."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class Record:
     scores: dict[str, float]
     num_bytes: int
     """Of the text, where a text was predicted."""
+    label: int = -1
+    """Which of its choices is right, where it has any."""
+    chosen: Mapping[str, int] = field(default_factory=dict)
+    """Which of them was likeliest; under `_calibrated` after calibration."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +117,25 @@ def read_outcomes(folder: Path, label: str | None = None) -> list[Outcome]:
     """
     path = folder / "results.json"
     if not path.is_file():
-        fix = "name a folder that `llmkit evaluate` wrote (its --output)"
+        inner = sorted(found.parent.name for found in folder.glob("*/results.json"))
+        fix = f"name one of its models: {', '.join(inner)}" if inner else "name an --output of `llmkit evaluate`"
         raise DataError("there is no results.json here", where=str(folder), fix=fix)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         entries = document["results"]
-        return [Outcome(label or str(folder), entry, read_items(folder, entry)) for entry in entries]
+        return [read_outcome(folder, entry, label) for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         message = f"these results cannot be compared ({type(error).__name__}: {error})"
         raise DataError(message, where=str(path), fix="evaluate again with this version of llmkit") from error
+
+
+def read_outcome(folder: Path, entry: dict[str, Any], label: str | None) -> Outcome:
+    """One result with its items."""
+    outcome = Outcome(label or str(folder), entry, read_items(folder, entry))
+    absent = [key for key in ASKED if key not in entry]
+    if absent:
+        raise KeyError(absent[0])
+    return outcome
 
 
 def read_items(folder: Path, entry: dict[str, Any]) -> dict[str, Record]:
@@ -133,7 +151,11 @@ def read_items(folder: Path, entry: dict[str, Any]) -> dict[str, Record]:
 
 def to_record(line: dict[str, Any]) -> Record:
     """A line of a file of items."""
-    sizes = [choice["num_bytes"] for choice in line["choices"]]
+    choices = line["choices"]
+    sizes = [choice["num_bytes"] for choice in choices]
+    texts = [choice["text"] for choice in choices]
+    rankings = {"": "log_likelihood", "_calibrated": "calibrated"}
+    values = {end: [choice.get(key) for choice in choices] for end, key in rankings.items()}
     return Record(
         id=line["id"],
         question_hash=line["question_hash"],
@@ -143,6 +165,8 @@ def to_record(line: dict[str, Any]) -> Record:
         prompt=line["prompt"],
         scores=line["scores"],
         num_bytes=sizes[0] if len(sizes) == 1 else 1,
+        label=texts.index(line["answer"]) if line["answer"] in texts else -1,
+        chosen={end: found.index(max(found)) for end, found in values.items() if found and None not in found},
     )
 
 
@@ -190,19 +214,21 @@ def compare_outcomes(a: Outcome, b: Outcome, *, seed: int = 0) -> Comparison:
     ids = [name for name in a.items if name in b.items]
     if not ids:
         raise DataError(f"no item of {a.task} is in both results", where=b.label, fix="evaluate the same rows")
-    main = a.about["metric"]
-    scores = a.items[ids[0]].scores
-    names = [name for name in scores if name in b.items[ids[0]].scores]
-    names.sort(key=lambda name: name != main)
+    one, other = ([outcome.items[name] for name in ids] for outcome in (a, b))
+    names = [name for name in one[0].scores if name in other[0].scores]
+    differences = [difference(name, one, other, seed) for name in names]
+    if a.about["kind"] == "label":
+        differences += agreements(one, other, seed)
+    differences.sort(key=lambda found: found.metric != a.about["metric"])
     right = {name: (a.items[name].correct, b.items[name].correct) for name in ids}
     return Comparison(
         a=a,
         b=b,
         num_items=len(ids),
-        differences=[difference(name, [a.items[i] for i in ids], [b.items[i] for i in ids], seed) for name in names],
+        differences=differences,
         gained=[name for name, pair in right.items() if pair == (False, True)],
         lost=[name for name, pair in right.items() if pair == (True, False)],
-        notes=differing(a, b, len(ids)),
+        notes=[*differing(a, b, len(ids)), *standing_in(a, differences[0].metric)],
     )
 
 
@@ -212,11 +238,34 @@ def difference(metric: str, a: Sequence[Record], b: Sequence[Record], seed: int)
     weights = np.array([item.num_bytes if metric == "bits_per_byte" else 1 for item in a])
     interval = paired_bootstrap(one, other, weights=weights, seed=seed)
     if set(np.unique([one, other])) <= {0.0, 1.0}:
-        p_value, test = mcnemar_exact(int((one > other).sum()), int((other > one).sum())), "McNemar, exact"
+        p_value, test = mcnemar(one, other), "McNemar, exact"
     else:
         p_value, test = sign_flip((other - one) * weights, seed=seed), "sign flips"
     means = [float(np.average(values, weights=weights)) for values in (one, other)]
     return Difference(metric, means[0], means[1], interval, p_value, test)
+
+
+def agreements(a: Sequence[Record], b: Sequence[Record], seed: int) -> list[Difference]:
+    """Macro-F1 and Matthews correlation of labels, which are of all items together."""
+    right = np.array([item.label for item in a], dtype=np.int64)
+    found = []
+    for end in (end for end in a[0].chosen if end in b[0].chosen):
+        one, other = (np.array([item.chosen[end] for item in side], dtype=np.int64) for side in (a, b))
+        found += [agreement(name, end, (one, other), right, seed) for name in MEASURES]
+    return found
+
+
+def agreement(name: str, end: str, said: tuple[Labels, Labels], right: Labels, seed: int) -> Difference:
+    """One of these measures, with the test whose signs are those of whole items changing sides."""
+    measure = MEASURES[name]
+    size = 1 + int(max(right.max(), said[0].max(), said[1].max()))
+
+    def gap(one: Labels, other: Labels) -> float:
+        return measure(other, right, size) - measure(one, right, size)
+
+    values = [measure(predicted, right, size) for predicted in said]
+    interval = paired_agreement(measure, *said, right, size, seed=seed)
+    return Difference(name + end, values[0], values[1], interval, swaps(gap, *said, seed=seed), "swaps")
 
 
 def check_same(a: Outcome, b: Outcome) -> None:
@@ -233,6 +282,12 @@ def check_same(a: Outcome, b: Outcome) -> None:
 def differs(one: Record, other: Record) -> bool:
     """Whether two items of one id are not the same question."""
     return one.question_hash != other.question_hash
+
+
+def standing_in(a: Outcome, metric: str) -> list[str]:
+    """What is to be said where the task's own metric cannot be had from its items."""
+    own = a.about["metric"]
+    return [] if own == metric else [f"items have no {own}: {metric} stands for it here"]
 
 
 def differing(a: Outcome, b: Outcome, num_items: int) -> list[str]:

@@ -25,6 +25,9 @@ from llmkit.evaluation.task import Example, Task, first_examples
 
 __all__ = ["Setting", "Subject", "TaskResult", "evaluate_task"]
 
+PLAIN = Setting()
+"""No shots, all examples."""
+
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -71,6 +74,7 @@ class TaskResult:
             "version": self.task.version,
             "task_hash": self.task.content_hash,
             "prompt": self.task.prompt,
+            "prompt_by": None if self.task.kind == "perplexity" else self.task.prompt_by,
             "prompts_hash": self.prompts_hash,
             "shots": self.shots,
             "seed": self.setting.seed,
@@ -100,13 +104,8 @@ class TaskResult:
 def evaluate_task(
     subject: Subject,
     task: Task,
+    setting: Setting = PLAIN,
     *,
-    shots: int = 0,
-    seed: int = 0,
-    limit: int | None = None,
-    draw: int = 0,
-    calibrate: bool = False,
-    pmi: bool = False,
     overlap: Overlap | None = None,
     on_progress: OnProgress | None = None,
 ) -> TaskResult:
@@ -115,26 +114,18 @@ def evaluate_task(
     Args:
         subject: The model.
         task: The task.
-        shots: Solved examples before each question.
-        seed: Draws the shots, and the intervals.
-        limit: Only the first so many examples.
-        draw: Another number gives other shots.
-        calibrate: For labels, divide out what the prompt leans to where the text says nothing.
-        pmi: Compare how much likelier the question makes each choice, too.
+        setting: How it is asked.
         overlap: What of the task was found in the training data; the rest is measured by itself too.
         on_progress: Told how many examples are done, and of how many.
     """
     begin = time.perf_counter()
-    setting = Setting(shots=shots, seed=seed, draw=draw, limit=limit, calibrate=calibrate, pmi=pmi)
-    examples = first_examples(task.examples("test"), limit)
-    if shots and task.kind == "perplexity":
+    examples = first_examples(task.examples("test"), setting.limit)
+    if setting.shots and task.kind == "perplexity":
         raise UsageError(f"{task.name} takes no shots", where="--shots", fix="leave it at 0")
-    pool = task.examples("train") if shots else []
-    text_of = partial(text_of_example, task)
-    drawer = ShotDrawer(pool, task.shots, num_shots=shots, seed=seed, draw=draw, text_of=text_of)
     mine = list(examples[subject.rank :: subject.num_processes])
     on_progress = on_progress or (lambda done, total: None)
-    items, num_cut, num_apart = answer(Work(subject, task, mine, drawer.draw, setting, on_progress))
+    work = Work(subject, task, mine, shot_drawer(task, setting).draw, setting, on_progress)
+    items, num_cut, num_apart = answer(work)
     if subject.num_processes > 1:
         order = {example.id: number for number, example in enumerate(examples)}
         items = sorted(gather_object(items), key=lambda item: order[item.id])
@@ -144,20 +135,45 @@ def evaluate_task(
         task=task,
         setting=setting,
         items=items,
-        metrics=measure(task, items, seed),
+        metrics=measure(task, items, setting.seed),
         chance=chance_level(task, examples),
         seconds=time.perf_counter() - begin,
         num_cut=num_cut,
         num_apart=num_apart,
         compressors=compress(examples) if task.kind == "perplexity" else None,
         overlap=overlap,
-        clean=measure(task, clean, seed) if clean else None,
+        clean=measure(task, clean, setting.seed) if clean else None,
     )
 
 
+def shot_drawer(task: Task, setting: Setting) -> ShotDrawer:
+    """Draws the shots of a task as the setting wants them; without any its training rows are not read."""
+    pool = task.examples("train") if setting.shots else []
+    return ShotDrawer(
+        pool,
+        task.shots,
+        num_shots=setting.shots,
+        seed=setting.seed,
+        draw=setting.draw,
+        text_of=partial(text_of_example, task),
+    )
+
+
+def check_shots(task: Task, setting: Setting) -> None:
+    """Raise where there are too few rows for the shots: when the task loads, not when its turn comes.
+
+    Raises:
+        DataError: It names a row that would have too few.
+    """
+    drawer = shot_drawer(task, setting)
+    firsts = {example.group: example for example in reversed(task.examples("test"))} if setting.shots else {}
+    for example in firsts.values():
+        drawer.draw(example)
+
+
 def compress(examples: Sequence[Example]) -> dict[str, float]:
-    """What compressors make of the texts that the model predicted."""
-    return compressed_bits_per_byte(example.fields["question"] for example in examples)
+    """What compressors make of the texts that the model predicted, per byte that counts for the model."""
+    return compressed_bits_per_byte((example.fields["question"], example.counted_text) for example in examples)
 
 
 def measure(task: Task, items: Sequence[Item], seed: int) -> Metrics:

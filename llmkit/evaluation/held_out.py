@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from llmkit.batch import IGNORE_INDEX, Batch, Rows, count_targets, to_device
+from llmkit.batch import IGNORE_INDEX, Batch, Rows, batches_by_length, count_targets, to_device
 from llmkit.evaluation.perplexity import sum_over_processes, summarise
 from llmkit.losses import causal_lm_loss_sum
 
@@ -47,12 +47,14 @@ def share_of_batches(rows: Rows, batch_size: int, batch_tokens: int | None = Non
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     lengths: Sequence[int] = rows.lengths or [0] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: -lengths[index])
-    first = 0
-    while first < len(order):
-        room = batch_size if batch_tokens is None else batch_tokens // max(1, lengths[order[first]])
-        count = world * max(1, min(batch_size, room))
-        mine = order[first : first + count][rank::world]
-        batch = rows.batch(mine or order[:1])
-        # A process without rows goes along with an empty share: forward passes may have to be made together.
-        yield batch if mine else {**batch, "targets": torch.full_like(batch["targets"], IGNORE_INDEX)}
-        first += count
+    shares = []
+    for mine in (order[first::world] for first in range(world)):
+        cut = batches_by_length([lengths[index] for index in mine], tokens=batch_tokens, rows=batch_size)
+        shares.append([[mine[place] for place in places] for places in cut])
+    for number in range(max(map(len, shares))):
+        if number < len(shares[rank]):
+            yield rows.batch(shares[rank][number])
+        else:
+            # A process that is done goes along with an empty share: forward passes may have to be made together.
+            batch = rows.batch(order[-1:])
+            yield {**batch, "targets": torch.full_like(batch["targets"], IGNORE_INDEX)}

@@ -57,38 +57,50 @@ def point(examples: int, values: Sequence[float]) -> CurvePoint:
     return CurvePoint(examples, math.fsum(values) / len(values), min(values), max(values), len(values))
 
 
-def stretches(curves: Mapping[str, Sequence[CurvePoint]]) -> list[Stretch]:
-    """Who is best from which number of examples on. A method stands at each number of examples that it was measured at.
+def standing(points: Sequence[CurvePoint], examples: int) -> CurvePoint | None:
+    """A method with so many examples at hand; None where it needs more.
 
-    Where two curves cross between two numbers, the crossing is found on straight lines over the logarithm of
-    1 + examples.
+    Between two numbers that were measured it is on straight lines over the logarithm of 1 + examples. Of more than it
+    was measured with it uses none: it stays what it was with the most.
     """
-    at: dict[int, dict[str, CurvePoint]] = defaultdict(dict)
-    for method, points in curves.items():
-        for found in points:
-            at[found.examples][method] = found
-    counts = sorted(at)
+    before = [found for found in points if found.examples <= examples]
+    after = [found for found in points if found.examples >= examples]
+    if not before:
+        return None
+    low, high = before[-1], after[0] if after else before[-1]
+    if low.examples == high.examples:
+        return low._replace(examples=examples)
+    place = (math.log1p(examples) - math.log1p(low.examples)) / (math.log1p(high.examples) - math.log1p(low.examples))
+
+    def between(start: float, end: float) -> float:
+        return start + place * (end - start)
+
+    return CurvePoint(
+        examples, between(low.value, high.value), between(low.low, high.low), between(low.high, high.high), low.draws
+    )
+
+
+def stretches(curves: Mapping[str, Sequence[CurvePoint]]) -> list[Stretch]:
+    """Who is best from which number of examples on; curves cross where the lines of `standing` do."""
+    counts = sorted({found.examples for points in curves.values() for found in points})
+    at = {n: {name: found for name, points in curves.items() if (found := standing(points, n))} for n in counts}
     best = [max(at[n], key=lambda method: at[n][method].value) for n in counts]
     parts = [Stretch(best[0], 0, True)]
     for (before, old), (after, new) in pairwise(zip(counts, best, strict=True)):
-        if new == old:
-            continue
-        rival = at[after].get(old)
-        is_clear = rival is None or rival.high < at[after][new].low
-        parts.append(Stretch(new, crossing(at[before], at[after], old, new), is_clear))
+        if new != old:
+            is_clear = at[after][old].high < at[after][new].low
+            parts.append(Stretch(new, crossing(at[before], at[after], old, new), is_clear))
     return parts
 
 
 def crossing(before: Mapping[str, CurvePoint], after: Mapping[str, CurvePoint], old: str, new: str) -> int:
     """The number of examples at which `new` overtakes `old` between two measured ones."""
-    high = next(iter(after.values())).examples
-    if new not in before or old not in after:
+    low, high = before[old].examples, after[new].examples
+    if new not in before:
         return high
-    low = next(iter(before.values())).examples
     lead, gain = (points[old].value - points[new].value for points in (before, after))
-    place = lead / (lead - gain)
     start, end = math.log1p(low), math.log1p(high)
-    return max(1, round(math.expm1(start + place * (end - start))))
+    return max(1, round(math.expm1(start + lead / (lead - gain) * (end - start))))
 
 
 def in_words(parts: Sequence[Stretch], names: Mapping[str, str]) -> str:

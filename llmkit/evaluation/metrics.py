@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmkit.evaluation.calibration import expected_calibration_error, log_softmax, nats_of_answers
-from llmkit.evaluation.statistics import Estimate, bootstrap, exponential, mean, ratio, scaled
+from llmkit.evaluation.statistics import Estimate, Interval, bootstrap, exponential, mean, ratio, scaled
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class ChoiceScore:
     log_likelihood: float
     num_tokens: int
     num_bytes: int
+    num_characters: int
     is_greedy: bool
     unconditional: float | None = None
     """Its log-likelihood where nothing is asked, for PMI."""
@@ -58,10 +59,15 @@ Metrics = dict[str, Estimate]
 
 
 def rankings(choices: Sequence[ChoiceScore]) -> dict[str, list[float]]:
-    """What each metric chooses by: log-likelihood; per byte (lm-evaluation-harness: acc_norm); per token; PMI ..."""
+    """What each metric chooses by: log-likelihood, or that per byte, per character, per token, or less the prior (PMI).
+
+    In lm-evaluation-harness they are acc, acc_bytes, acc_norm, none, and acc_mutual_info. Bytes and characters choose
+    alike where all text is ASCII.
+    """
     found = {
         "accuracy": [c.log_likelihood for c in choices],
         "accuracy_bytes": [c.log_likelihood / c.num_bytes for c in choices],
+        "accuracy_characters": [c.log_likelihood / c.num_characters for c in choices],
         "accuracy_tokens": [c.log_likelihood / c.num_tokens for c in choices],
     }
     if choices[0].unconditional is not None:
@@ -167,6 +173,29 @@ def matthews(predicted: NDArray[np.int64], answers: NDArray[np.int64], num_label
     true = np.bincount(answers, minlength=num_labels).astype(np.float64)
     spread = (size**2 - (said**2).sum()) * (size**2 - (true**2).sum())
     return float((right * size - (said * true).sum()) / math.sqrt(spread)) if spread else 0.0
+
+
+MEASURES: dict[str, Agreement] = {"macro_f1": macro_f1, "matthews": matthews}
+"""What is no mean over items."""
+
+
+def paired_agreement(
+    measure: Agreement,
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
+    answers: NDArray[np.int64],
+    num_labels: int,
+    *,
+    seed: int = 0,
+) -> Interval:
+    """A measure of the predictions `b` minus that of `a`, over the same draws of items."""
+
+    def difference(rows: NDArray[np.int64]) -> float:
+        right = answers[rows]
+        return measure(b[rows], right, num_labels) - measure(a[rows], right, num_labels)
+
+    found = bootstrap(difference, len(answers), seed=seed)
+    return Interval(found.value, found.low, found.high)
 
 
 def perplexity_metrics(items: Sequence[Item], seed: int = 0) -> Metrics:

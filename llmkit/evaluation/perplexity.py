@@ -106,18 +106,23 @@ def rolling_windows(ids: Sequence[int], prefix_id: int, length: int) -> Iterator
         yield list(ids[end - length - 1 : start]) if start else [prefix_id], list(ids[start:end])
 
 
-def compressed_bits_per_byte(texts: Iterable[str]) -> dict[str, float]:
+def compressed_bits_per_byte(texts: Iterable[tuple[str, str]]) -> dict[str, float]:
     """What `gzip -9` and `xz -9` need for the texts as one file: a model that predicts worse has learned little.
 
     Of long texts the first MOST_COMPRESSED bytes stand for all, since xz is slow.
+
+    Args:
+        texts: Each text as it is predicted, and as its bytes are counted.
     """
     gzip, xz = zlib.compressobj(9, wbits=31), lzma.LZMACompressor(preset=9)
-    sizes, total = {"gzip_9": 0, "xz_9": 0}, 0
-    for text in texts:
-        data = text.encode()[: MOST_COMPRESSED - total]
+    sizes, total, counted = {"gzip_9": 0, "xz_9": 0}, 0, 0.0
+    for text, original in texts:
+        whole = text.encode()
+        data = whole[: MOST_COMPRESSED - total]
         sizes["gzip_9"] += len(gzip.compress(data))
         sizes["xz_9"] += len(xz.compress(data))
         total += len(data)
+        counted += len(original.encode()) * len(data) / max(len(whole), 1)
     sizes["gzip_9"] += len(gzip.flush())
     sizes["xz_9"] += len(xz.flush())
-    return {name: 8 * size / max(total, 1) for name, size in sizes.items()}
+    return {name: 8 * size / max(counted, 1) for name, size in sizes.items()}

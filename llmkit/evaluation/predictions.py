@@ -14,12 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmkit.evaluation.calibration import BINS
+from llmkit.evaluation.metrics import macro_f1
+
 
 def classification_metrics(logits: Tensor, targets: Tensor) -> dict[str, float]:
     """Accuracy, macro-F1 and mean log-loss (nats) of logits (N, K) against classes (N,)."""
-    matrix = confusion_matrix(logits.argmax(1), targets, num_classes=logits.shape[1])
+    predicted = logits.argmax(1)
+    matrix = confusion_matrix(predicted, targets, num_classes=logits.shape[1])
+    found = macro_f1(predicted.cpu().numpy(), targets.cpu().numpy(), logits.shape[1])
     loss = F.cross_entropy(logits.float(), targets).item()
-    return {"accuracy": accuracy(matrix), "macro_f1": macro_f1(matrix), "loss": loss}
+    return {"accuracy": accuracy(matrix), "macro_f1": found, "loss": loss}
 
 
 def confusion_matrix(predicted: Tensor, targets: Tensor, *, num_classes: int) -> Tensor:
@@ -30,14 +35,6 @@ def confusion_matrix(predicted: Tensor, targets: Tensor, *, num_classes: int) ->
 def accuracy(matrix: Tensor) -> float:
     """The share of rows whose class was found."""
     return matrix.diagonal().sum().item() / matrix.sum().item()
-
-
-def macro_f1(matrix: Tensor) -> float:
-    """The mean of the classes' F1, each class with equal weight, over those that occur among targets or predictions."""
-    hits, asked, answered = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
-    occurs = (asked + answered) > 0
-    # F1 = 2 hits / (answered + asked): the harmonic mean of precision and recall, 0 where there is no hit.
-    return (2 * hits[occurs] / (asked + answered)[occurs]).mean().item()
 
 
 def majority_logits(training_targets: Tensor, *, num_classes: int) -> Tensor:
@@ -82,7 +79,7 @@ class Bin(NamedTuple):
     rows: int
 
 
-def reliability(logits: Tensor, targets: Tensor, *, num_bins: int = 10) -> list[Bin]:
+def reliability(logits: Tensor, targets: Tensor, *, num_bins: int = BINS) -> list[Bin]:
     """Mean confidence and accuracy by confidence, empty bins left out: equal in a calibrated network."""
     confidence, predicted = logits.double().softmax(1).max(1)
     place = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1

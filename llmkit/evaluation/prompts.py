@@ -36,6 +36,8 @@ class Chat:
     """Such texts as ids; nothing is put before them."""
     show: Callable[[str], str]
     """Such a text for people, with the names that control tokens have."""
+    stop_ids: frozenset[int] = frozenset()
+    """With what an assistant's turn ends."""
     is_one_turn: bool = False
     """Whether the shots stand in the question's turn, and not as turns of their own."""
 
@@ -91,16 +93,21 @@ def text_of_example(task: Task, example: Example) -> str:
 
 
 def question_and_answer(task: Task, example: Example) -> tuple[str, str]:
-    """An example as it stands in a shot: its prompt, and its answer with what every answer begins with."""
+    """An example as it stands in a shot: its prompt, and its answer without what every answer begins with."""
     if example.continuation is not None:
         return render_question(task, example, example.solution), example.continuation
-    return render_question(task, example), join(task.answer_prefix, example.solution, " ")
+    return render_question(task, example), example.solution
+
+
+def begin_answer(task: Task, question: str) -> str:
+    """A prompt with what every answer begins with."""
+    return join(question, task.answer_prefix, task.delimiter)
 
 
 def render_solved(task: Task, example: Example) -> str:
-    """A shot: the prompt with its answer."""
+    """A shot: the prompt with its answer, set apart as they are where the answer is asked for."""
     question, answer = question_and_answer(task, example)
-    return question + task.delimiter + answer
+    return begin_answer(task, question) + delimiter_of(task, None) + answer
 
 
 def render_system(task: Task, example: Example) -> str:
@@ -121,7 +128,7 @@ def render_context(
     """All that precedes the answer: the system text, the shots, the question, and what every answer begins with."""
     question = render_question(task, example, choice)
     if chat is None:
-        return render_before(task, example, shots) + join(question, task.answer_prefix, task.delimiter)
+        return render_before(task, example, shots) + begin_answer(task, question)
     return chat.render(dialogue_of(task, example, shots, question, chat)) + task.answer_prefix
 
 
@@ -134,15 +141,16 @@ def dialogue_of(task: Task, example: Example, shots: Sequence[Example], question
         return [*turns, Turn("user", solved + question)]
     for shot in shots:
         asked, answered = question_and_answer(task, shot)
-        turns += [Turn("user", asked), Turn("assistant", answered)]
+        said = task.answer_prefix + delimiter_of(task, chat) + answered
+        turns += [Turn("user", asked), Turn("assistant", said)]
     return [*turns, Turn("user", question)]
 
 
 def delimiter_of(task: Task, chat: Chat | None) -> str:
-    """What stands between a context and its continuation: nothing at the beginning of an assistant's turn."""
-    if chat is None:
-        return task.delimiter
-    return task.delimiter if task.answer_prefix and not task.answer_prefix[-1].isspace() else ""
+    """What stands right before an answer: nothing at the beginning of an assistant's turn, nor after white space."""
+    if not task.answer_prefix:
+        return "" if chat else task.delimiter
+    return "" if task.answer_prefix[-1].isspace() else task.delimiter
 
 
 def render_pairs(task: Task, example: Example, shots: Sequence[Example], chat: Chat | None = None) -> list[Pair]:

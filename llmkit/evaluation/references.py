@@ -3,7 +3,7 @@
 The most frequent class; logistic regression on words (TF-IDF) or on the columns of a table; ridge regression; the
 forecasts that take the future for the past; how often symbols follow each other.
 
-Shapes: N rows, F numbers of a row, T words, K classes or numbers to predict, V symbols.
+Shapes: N rows, F numbers of a row, K classes or numbers to predict, V symbols.
 """
 
 from __future__ import annotations
@@ -32,19 +32,33 @@ HELD_OUT = 0.2
 LEAST_PROBABILITY = 1e-6
 """Of a class that training lacks, so that its log-loss is not infinite."""
 
+MOST_TERMS = 1 << 18
+"""Words and pairs of words that TF-IDF weighs, the most frequent ones. Ten thousand reviews have half as many; a
+hundred thousand articles have millions that occur once, and a weight for each and each class would fill the memory."""
+
 MOST_PAIRS = 1 << 24
 """Pairs of symbols are counted where there can be no more different ones."""
+
+
+WordsOf = Callable[[str], Sequence[str]]
+"""text -> its words."""
 
 
 class LabelledRows(Protocol):
     """Rows with what is to be predicted, as tensors."""
 
     inputs: Tensor
-    """Texts (N, T) as ids of words, 0 as padding; tables (N, F); others are not looked at."""
+    """Tables (N, F); others are not looked at."""
+    texts: Sequence[str] | None
+    """As they were written: what a network knows of words and where it cuts them is its own affair."""
     targets: Tensor
     """Classes (N,) or numbers (N, K)."""
     references: Mapping[str, Tensor]
     """Name -> forecasts (N, K)."""
+
+
+Encode = Callable[[LabelledRows, bool], Any]
+"""(rows, whether it is to be fitted on them) -> a matrix (N, F), sparse or not."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,9 @@ class Reference:
     predict_seconds: float = 0.0
 
 
-def fit_references(form: str, training: LabelledRows, rows: LabelledRows, *, num_outputs: int) -> list[Reference]:
+def fit_references(
+    form: str, training: LabelledRows, rows: LabelledRows, *, num_outputs: int, words_of: WordsOf = str.split
+) -> list[Reference]:
     """All references that fit rows of this form, the simplest first; linear ones need scikit-learn.
 
     Args:
@@ -74,6 +90,7 @@ def fit_references(form: str, training: LabelledRows, rows: LabelledRows, *, num
         training: What is fitted on.
         rows: What is answered.
         num_outputs: Classes, or numbers to predict.
+        words_of: The words of a text.
     """
     if form == "series":
         return [Reference(name, outputs.float()) for name, outputs in rows.references.items()]
@@ -89,7 +106,7 @@ def fit_references(form: str, training: LabelledRows, rows: LabelledRows, *, num
         # It says that it could be fitted more closely; what it has is what it is measured by.
         warnings.simplefilter("ignore")
         if form == "text":
-            encode, name = words_encoder(), "TF-IDF + "
+            encode, name = words_encoder(words_of), "TF-IDF + "
         else:
             encode, name = as_array, ""
         fit = logistic_regression if is_classes else ridge_regression
@@ -102,31 +119,27 @@ def most_frequent_class(training_targets: Tensor, count: int, num_classes: int) 
     return Reference("majority class", logits.float().expand(count, -1), parameters=num_classes)
 
 
-Encode = Callable[[Tensor, bool], Any]
-"""(inputs, whether it is to be fitted on them) -> a matrix (N, F), sparse or not."""
-
-
-def as_array(inputs: Tensor, is_fitted: bool) -> Any:
+def as_array(rows: LabelledRows, is_fitted: bool) -> Any:
     """A table's rows as they are: they have been standardised."""
-    return inputs.numpy()
+    return rows.inputs.numpy()
 
 
-def words_encoder() -> Encode:
+def words_encoder(words_of: WordsOf) -> Encode:
     """Single words and pairs of words, weighted by how rare they are."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - an optional extra
 
-    vectorizer = TfidfVectorizer(analyzer=words_of_pairs, sublinear_tf=True)
+    def terms_of(text: str) -> list[str]:
+        words = words_of(text)
+        # Where no text has a word there is still something to weigh.
+        return [*words, *(f"{a} {b}" for a, b in pairwise(words))] or [""]
 
-    def encode(inputs: Tensor, is_fitted: bool) -> Any:
-        texts = [row[row != 0].tolist() for row in inputs]
-        return vectorizer.fit_transform(texts) if is_fitted else vectorizer.transform(texts)
+    vectorizer = TfidfVectorizer(analyzer=terms_of, sublinear_tf=True, max_features=MOST_TERMS)
+
+    def encode(rows: LabelledRows, is_fitted: bool) -> Any:
+        assert rows.texts is not None, "only called for texts"
+        return vectorizer.fit_transform(rows.texts) if is_fitted else vectorizer.transform(rows.texts)
 
     return encode
-
-
-def words_of_pairs(ids: Sequence[int]) -> list[str]:
-    """The words of a text and its pairs of words in a row, by their ids."""
-    return [*map(str, ids), *(f"{a} {b}" for a, b in pairwise(ids))]
 
 
 def logistic_regression(
@@ -136,7 +149,7 @@ def logistic_regression(
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - an optional extra
 
     begin = time.perf_counter()
-    matrix, classes = encode(training.inputs, True), training.targets.numpy()
+    matrix, classes = encode(training, True), training.targets.numpy()
 
     def fit(strength: float, index: np.ndarray) -> Any:
         return LogisticRegression(C=strength, tol=1e-3, max_iter=1000).fit(matrix[index], classes[index])
@@ -148,7 +161,7 @@ def logistic_regression(
 
     model = fit_best(fit, error, len(classes), is_possible=lambda index: len(set(classes[index])) > 1)
     fitted = time.perf_counter()
-    outputs = torch.from_numpy(np.log(probabilities(model, encode(rows.inputs, False), num_classes))).float()
+    outputs = torch.from_numpy(np.log(probabilities(model, encode(rows, False), num_classes))).float()
     size = int(model.coef_.size + model.intercept_.size)
     return Reference(f"{name}logistic regression", outputs, size, fitted - begin, time.perf_counter() - fitted)
 
@@ -167,7 +180,7 @@ def ridge_regression(
     from sklearn.linear_model import Ridge  # noqa: PLC0415 - an optional extra
 
     begin = time.perf_counter()
-    matrix, numbers = encode(training.inputs, True), training.targets.numpy()
+    matrix, numbers = encode(training, True), training.targets.numpy()
 
     def fit(strength: float, index: np.ndarray) -> Any:
         return Ridge(alpha=1 / strength).fit(matrix[index], numbers[index])
@@ -177,7 +190,7 @@ def ridge_regression(
 
     model = fit_best(fit, error, len(numbers))
     fitted = time.perf_counter()
-    outputs = torch.from_numpy(model.predict(encode(rows.inputs, False)).reshape(-1, num_outputs)).float()
+    outputs = torch.from_numpy(model.predict(encode(rows, False)).reshape(-1, num_outputs)).float()
     size = int(np.size(model.coef_) + np.size(model.intercept_))
     return Reference(f"{name}ridge regression", outputs, size, fitted - begin, time.perf_counter() - fitted)
 

@@ -17,6 +17,8 @@ SIGN_DRAWS = 9999
 CHUNK = 1 << 22
 """Row numbers that are drawn at once (32 MiB)."""
 
+Labels = NDArray[np.int64]
+
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """Of row numbers (draws, size): a value of each draw."""
 
@@ -105,6 +107,31 @@ def sign_flip(differences: ArrayLike, *, seed: int = 0) -> float:
     return (count + 1) / (SIGN_DRAWS + 1)
 
 
+def swaps(difference: Callable[[Labels, Labels], float], a: Labels, b: Labels, *, seed: int = 0) -> float:
+    """Two-sided p-value of the paired randomisation test for what is no mean over items (Noreen, 1989).
+
+    It is how often `difference` is as far from 0 when what was said of random items changes sides.
+
+    Args:
+        difference: Of what two said to all items.
+        a: (N,) what one said.
+        b: What the other said.
+        seed: Of the items that change sides.
+    """
+    differing = np.flatnonzero(a != b)
+    if not len(differing):
+        return 1.0
+    generator = np.random.default_rng(seed)
+    far = abs(difference(a, b)) * (1 - 1e-12)
+    count = 0
+    for _ in range(SIGN_DRAWS):
+        moved = differing[generator.integers(0, 2, len(differing), dtype=np.int8) == 1]
+        one, other = a.copy(), b.copy()
+        one[moved], other[moved] = b[moved], a[moved]
+        count += abs(difference(one, other)) >= far
+    return (count + 1) / (SIGN_DRAWS + 1)
+
+
 def resample(statistic: Statistic, size: int, *, seed: int) -> NDArray[np.float64]:
     """The statistic of BOOTSTRAP_DRAWS draws of `size` rows with replacement."""
     return np.concatenate([statistic(rows) for rows in draw_rows(size, seed)])
@@ -135,6 +162,12 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
         term = term * (flips - k) // (k + 1)
         ways += term
     return min(1.0, float(2 * ways / 2**flips))
+
+
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
+    """The same of what two got right (N,), item by item."""
+    one, other = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    return mcnemar_exact(int((one & ~other).sum()), int((other & ~one).sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -24,13 +24,22 @@ class Row(Protocol):
     def values(self) -> Mapping[str, Any]: ...
 
 
-METRICS: dict[Kind, tuple[str, ...]] = {
-    "choice": ("accuracy", "accuracy_bytes", "accuracy_tokens", "perplexity"),
-    "label": ("accuracy", "accuracy_bytes", "accuracy_tokens", "macro_f1", "matthews"),
-    "generate": ("exact_match", "exact_match_flexible", "contains", "f1", "rouge1", "rouge2", "rougeL"),
-    "perplexity": ("bits_per_byte", "nats_per_token", "perplexity", "word_perplexity", "byte_perplexity"),
-}
-"""What can stand for a task, by kind; the first does where nothing else is said."""
+@dataclass(frozen=True)
+class PlainRow:
+    """A row made of lines, or of another row, and the place it comes from."""
+
+    where: str
+    values: dict[str, Any]
+
+
+Author = Literal["lm-evaluation-harness", "llmkit", "user"]
+"""Who worded a prompt."""
+
+CHOSEN_BY = ("accuracy", "accuracy_bytes", "accuracy_characters", "accuracy_tokens")
+SAID = ("accuracy", "nats_per_token", "perplexity")
+"""Where there is one continuation, and nothing to choose."""
+LABELLED = (*CHOSEN_BY, "macro_f1", "matthews")
+PREDICTED = ("bits_per_byte", "nats_per_token", "perplexity", "word_perplexity", "byte_perplexity")
 
 ReadRows = Callable[[str], Iterable[Row]]
 """Reads the rows of a file, or of whatever else a name stands for. Commands pass it in."""
@@ -61,6 +70,11 @@ class Example:
     """For texts that are changed before they are predicted: the text whose words and bytes count."""
 
     @property
+    def counted_text(self) -> str:
+        """Of a text that is predicted: that whose words and bytes count."""
+        return self.fields["question"] if self.counted is None else self.counted
+
+    @property
     def solution(self) -> str:
         """The right answer as a shot shows it."""
         if self.worked:
@@ -68,6 +82,10 @@ class Example:
         if self.references:
             return self.references[0]
         return self.choices[self.answer] if self.choices else ""
+
+
+UNHASHED = ("load", "notes", "prompt_by", "variants_by")
+"""What of a task moves no number."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,10 @@ class Task:
     max_new_tokens: int = 64
     grading: answers.Grading = "answer"
     """How free answers are scored."""
+    prompt_by: Author = "user"
+    """Who worded `prompt`."""
+    variants_by: Author = "user"
+    """Who worded the other prompts."""
     chosen_metric: str = ""
     """The metric that stands for the task; empty for the usual one of its kind."""
     notes: tuple[str, ...] = ()
@@ -111,7 +133,7 @@ class Task:
     @property
     def content_hash(self) -> str:
         """A hash of everything that moves the numbers, the data apart."""
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"load", "notes"}}
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in UNHASHED}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -119,13 +141,21 @@ class Task:
         """The metric that stands for the task."""
         return self.chosen_metric or default_metric(self.kind, self.grading)
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What can stand for the task; the first does where nothing else is said."""
+        if self.kind == "choice":
+            return SAID if all(len(example.choices) == 1 for example in self.examples("test")) else CHOSEN_BY
+        return {"label": LABELLED, "generate": answers.METRICS[self.grading], "perplexity": PREDICTED}[self.kind]
+
     def grade(self, example: Example, text: str) -> dict[str, float]:
         """The scores of a free answer to an example, by metric; `metric` is among them."""
         return answers.grade(self.grading, text, example.references)
 
     def variants(self) -> list[Task]:
         """The task once with each of its prompts."""
-        return [replace(self, prompt=prompt) for prompt in self.prompts or (self.prompt,)]
+        others = [replace(self, prompt=prompt, prompt_by=self.variants_by) for prompt in self.prompts[1:]]
+        return [self, *others]
 
 
 def first_examples(examples: Sequence[Example], limit: int | None) -> list[Example]:
@@ -142,4 +172,6 @@ def first_examples(examples: Sequence[Example], limit: int | None) -> list[Examp
 
 def default_metric(kind: Kind, grading: answers.Grading) -> str:
     """The usual metric of a kind of task."""
-    return answers.MAIN_METRIC[grading] if kind == "generate" else METRICS[kind][0]
+    if kind == "generate":
+        return answers.METRICS[grading][0]
+    return PREDICTED[0] if kind == "perplexity" else CHOSEN_BY[0]

@@ -13,11 +13,32 @@ from llmkit.errors import DataError, UsageError
 from llmkit.evaluation.answers import Grading
 from llmkit.evaluation.columns import WHOLE_PROMPTS, Columns, Wanted, as_text, make_examples, recognise
 from llmkit.evaluation.prompts import render_solved, render_system
-from llmkit.evaluation.task import METRICS, Example, Kind, ReadRows, Row, ShotOrder, Split, Task, default_metric
+from llmkit.evaluation.task import Example, Kind, ReadRows, Row, ShotOrder, Split, Task, default_metric
 from llmkit.recipe.schema import Section
 
 Make = Callable[[Sequence[Row]], Sequence[Example]]
 """Turns rows as they are published into examples."""
+
+OWN_FIELDS: dict[Kind, tuple[str, ...]] = {
+    "choice": ("choices",),
+    "label": ("labels",),
+    "generate": ("stop", "max_new_tokens", "grading"),
+    "perplexity": (),
+}
+"""What only one kind reads."""
+ASKING = (
+    "train",
+    "answer",
+    "worked",
+    "group",
+    "prompt",
+    "prompts",
+    "system",
+    "answer_prefix",
+    "delimiter",
+    "separator",
+)
+"""What nothing is read of where a text is only predicted; its shots and choices apart."""
 
 NO_PATHS = ("hf:", "python-docs:", "python-docs@")
 """A source that begins like this is no path."""
@@ -114,7 +135,7 @@ def build_task(spec: TaskFile, read_rows: ReadRows, *, make: Make | None = None)
     if make is not None:
         return made_task(spec, test, rows_of, make)
     if spec.kind == "perplexity":
-        return perplexity_task(spec, test)
+        return checked(perplexity_task(spec, test))
     columns = recognise(test, Wanted(spec.kind, spec.question, spec.choices, spec.answer, spec.worked, spec.group))
     train = functools.cache(lambda: rows_of(spec.train) if spec.train else test)
     labels = spec.labels or find_labels(columns, [*test, *(train() if spec.train else ())])
@@ -151,14 +172,21 @@ def checked(task: Task) -> Task:
         render_system(variant, examples[0])
         render_solved(variant, examples[0])
     check_metric(task)
+    if task.kind == "label" and len(task.labels) < 2:
+        fix = "give rows of several labels, or say another `kind`"
+        raise DataError(f"all rows have one label: {' '.join(task.labels)}", where=task.name, fix=fix)
     return task
 
 
 def check_metric(task: Task) -> None:
-    """Raise for a metric that this kind of task does not have."""
-    if task.metric not in METRICS[task.kind]:
-        known = ", ".join(METRICS[task.kind])
-        raise UsageError(f"kind {task.kind} has no metric {task.metric!r}", where="metric", fix=f"use one of: {known}")
+    """Raise for a metric that this task never gives."""
+    if task.metric in task.metrics:
+        return
+    what = f"kind {task.kind}" + (f" with grading {task.grading}" if task.kind == "generate" else "")
+    if task.kind == "choice" and "perplexity" in task.metrics:
+        what += " with one continuation"
+    known = ", ".join(task.metrics)
+    raise UsageError(f"{task.name}: {what} has no metric {task.metric!r}", where="metric", fix=f"use one of: {known}")
 
 
 def make_task(
@@ -171,12 +199,14 @@ def make_task(
     notes: tuple[str, ...] = (),
 ) -> Task:
     """The task of these examples with the settings of `spec`."""
+    check_read(spec, kind)
     return Task(
         name=spec.name or plain_name(spec.test),
         kind=kind,
         load=load,
         version=spec.version,
         prompt=prompt,
+        prompt_by="user" if spec.prompt else "llmkit",
         prompts=tuple(dict.fromkeys([prompt, *spec.prompts])) if spec.prompts else (),
         system=spec.system,
         answer_prefix=spec.answer_prefix,
@@ -190,6 +220,16 @@ def make_task(
         chosen_metric=spec.metric,
         notes=notes,
     )
+
+
+def check_read(spec: TaskFile, kind: Kind) -> None:
+    """Raise for a setting that this kind of task would leave unread."""
+    unread = {name for other, names in OWN_FIELDS.items() if other != kind for name in names}
+    unread |= {*ASKING, "shots"} if kind == "perplexity" else set()
+    for name, field in TaskFile.model_fields.items():
+        if name in unread and getattr(spec, name) != field.default:
+            fix = "leave it out, or say another `kind`"
+            raise UsageError(f"a task of kind {kind} does not read `{name}`", where=spec.name or spec.test, fix=fix)
 
 
 def kind_of(columns: Columns) -> Kind:

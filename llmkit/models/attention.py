@@ -23,6 +23,9 @@ from llmkit.losses import body_of, model_inputs, unwrap
 NAME = "llmkit_products"
 MAX_POSITIONS = 512
 
+LEAST_LEAK = 1e-4
+"""Of two outputs that differ by a smaller share, rounding is the reason."""
+
 
 def use_products(model: Any) -> None:
     """Let `model` train with this attention.
@@ -57,7 +60,10 @@ def keeps_documents_apart(model: Any) -> bool:
     finally:
         model.set_attn_implementation(before)
         inner.train(was_training)
-    return torch.allclose(flat, torch.cat(alone, dim=1), atol=1e-4, rtol=1e-4)
+    apart = torch.cat(alone, dim=1)
+    # Of the whole, not of each number: pretrained models have a few that are a hundred times the others. What leaks
+    # from one document into the next changes it by far more.
+    return bool((flat - apart).norm() < LEAST_LEAK * apart.norm())
 
 
 def attention(

@@ -240,16 +240,12 @@ def check_complete(info: dict[str, Any], source: str) -> None:
 
 def load_adapter(folder: Path, *, dtype: torch.dtype, options: Mapping[str, Any] | None = None) -> Any:
     """A PEFT adapter on the base model that its configuration names."""
-    base = read_adapter_config(folder).get("base_model_name_or_path")
-    if not base:
-        raise ModelError(
-            "the adapter does not say which model it belongs to",
-            where=str(folder / ADAPTER_CONFIG),
-            fix="set base_model_name_or_path",
-        )
-    resolved = base if Path(base).is_absolute() or not (folder / base).exists() else str(folder / base)
+    read_adapter_config(folder)
+    if not (base := base_of_adapter(folder)):
+        message = "the adapter does not say which model it belongs to"
+        raise ModelError(message, where=str(folder / ADAPTER_CONFIG), fix="set base_model_name_or_path")
     try:
-        model = load_causal_lm(resolved, dtype=dtype, options=options)
+        model = load_causal_lm(base, dtype=dtype, options=options)
     except ModelError as error:
         raise ModelError(
             f"the base model of this adapter cannot be loaded ({error.message})",
@@ -257,6 +253,12 @@ def load_adapter(folder: Path, *, dtype: torch.dtype, options: Mapping[str, Any]
             fix="put the base model back, or change base_model_name_or_path in adapter_config.json",
         ) from error
     return put_adapter(model, folder)
+
+
+def base_of_adapter(folder: Path) -> str | None:
+    """The folder, as seen from here or from the adapter's own, or the hub name of the model that it belongs to."""
+    base = open_adapter_config(folder).get("base_model_name_or_path")
+    return str(folder / base) if base and (folder / base).exists() else base
 
 
 def put_adapter(model: Any, folder: Path) -> Any:
@@ -278,11 +280,7 @@ def put_adapter(model: Any, folder: Path) -> Any:
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """The configuration of an adapter that PEFT may be given: LoRA, in safetensors, importing nothing."""
-    path = folder / ADAPTER_CONFIG
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"not JSON: {error}", where=str(path), fix="copy the adapter again") from error
+    path, config = folder / ADAPTER_CONFIG, open_adapter_config(folder)
     if config.get("peft_type") != "LORA" or config.get("megatron_config") or config.get("auto_mapping"):
         raise ModelError("this is no plain LoRA adapter", where=str(path), fix="use a LoRA adapter")
     if config.get("task_type") == "SEQ_CLS":
@@ -290,6 +288,15 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError("there is no adapter_model.safetensors", where=str(folder), fix="copy the adapter again")
     return config
+
+
+def open_adapter_config(folder: Path) -> dict[str, Any]:
+    """The configuration of any adapter."""
+    path = folder / ADAPTER_CONFIG
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ModelError(f"not JSON: {error}", where=str(path), fix="copy the adapter again") from error
 
 
 def fit_embeddings(model: Any, folder: Path) -> None:
@@ -312,9 +319,8 @@ def check_config(path: Path) -> None:
     try:
         config = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"not JSON: {error}", where=str(path), fix="the file is damaged: copy the model again"
-        ) from error
+        fix = "the file is damaged: copy the model again"
+        raise ModelError(f"not JSON: {error}", where=str(path), fix=fix) from error
     # Each of these makes transformers load code (CVE-2026-4372 and its kin); none is needed for a model that it knows.
     attention = str(
         config.get("_attn_implementation_internal")

@@ -16,11 +16,12 @@ from peft import LoraConfig, PeftModelForSequenceClassification
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from llmkit.batch import IGNORE_INDEX, Batch
+from llmkit.batch import IGNORE_INDEX, Batch, batches_by_length
 from llmkit.errors import ModelError
 from llmkit.losses import body_of, model_inputs, unwrap
 from llmkit.models.causal_lm import (
     ADAPTER_CONFIG,
+    base_of_adapter,
     check_complete,
     check_config,
     load_causal_lm,
@@ -131,7 +132,7 @@ def load_adapted(folder: Path, labels: Sequence[str]) -> Any:
     """The adapter and the head of a folder on the base model that it names."""
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
-    base = add_class_head(load_causal_lm(str(config.base_model_name_or_path)), labels, pad_id=None, seed=0)
+    base = add_class_head(load_causal_lm(str(base_of_adapter(folder))), labels, pad_id=None, seed=0)
     with quiet_peft():
         model = PeftModelForSequenceClassification(base, config)
         load_adapter_weights(model, folder)
@@ -164,16 +165,12 @@ def predict(
     model = classifier.model
     device, was_training = next(model.parameters()).device, model.training
     encoded = [(ids or [0])[:max_length] for ids in encode_texts(classifier.tokenizer, texts)]
-    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     out = torch.empty(len(encoded), len(classifier.labels))
     model.eval()
-    start = 0
-    while start < len(order):
-        width = len(encoded[order[start]])
-        part = order[start : start + max(1, batch_tokens // width)]
+    for part in batches_by_length([len(ids) for ids in encoded], tokens=batch_tokens):
+        width = len(encoded[part[0]])
         ids = torch.tensor([encoded[i] + [0] * (width - len(encoded[i])) for i in part], device=device)
         ends = torch.tensor([row * width + len(encoded[i]) - 1 for row, i in enumerate(part)], device=device)
         out[part] = class_logits(model, {"input_ids": ids, "ends": ends}).softmax(dim=1).cpu()
-        start += len(part)
     model.train(was_training)
     return out

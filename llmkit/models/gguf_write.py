@@ -190,6 +190,17 @@ def read_spec(tokenizer: Any) -> tuple[dict[str, Any], str]:
     return spec, rule
 
 
+def notes_about(tokenizer: Any) -> list[str]:
+    """What a GGUF file cannot say of a tokenizer that it can hold."""
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    if (spec["normalizer"] or {}).get("type") != "NFC":
+        return []
+    return [
+        "this tokenizer puts a letter and its accent together before it looks them up (NFC), and llama.cpp does not: "
+        "text that has them apart, as file names of macOS do, gets other tokens there than in training"
+    ]
+
+
 def refusal(what: str, why: str) -> ModelError:
     """The error for a tokenizer that a GGUF file cannot hold."""
     return ModelError(

@@ -87,7 +87,7 @@ def continue_adapter(model: PeftModel, section: LoraSection) -> PeftModel:
     """A model that was loaded with its adapter, ready to train that adapter on."""
     model.peft_config["default"].inference_mode = False
     for name, parameter in model.named_parameters():
-        if "lora_" in name or "trainable_tokens" in name:
+        if any(part in name for part in ("lora_", "trainable_tokens_delta", "modules_to_save")):
             parameter.requires_grad_(True)
     scale_second_matrices(model, section.b_lr_ratio)
     return model

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils.hub import extract_commit_hash
 
 from llmkit.batch import IGNORE_INDEX, Batch
 from llmkit.errors import ModelError
 from llmkit.losses import causal_lm_loss_sum
-from llmkit.models.causal_lm import model_folder
+from llmkit.models.causal_lm import ADAPTER_CONFIG, base_of_adapter, model_folder
 
 HASHED_BYTES = 1 << 26
 """So much of a file's beginning and of its end goes into its hash."""
@@ -55,7 +57,8 @@ def set_stop_tokens(model: Any, ids: Collection[int]) -> None:
 @torch.no_grad()
 def knows_tokens(model: Any, batch: Batch, ids: Sequence[int]) -> bool:
     """Whether the model expects these tokens where they are targets more than blind chance would."""
-    targets = batch["targets"]
+    # Of pairs of answers, a batch has one target each; what the answers say stands beside it.
+    targets = batch.get("answers", batch["targets"])
     wanted = torch.isin(targets, torch.tensor(list(ids)))
     if not wanted.any():
         return True
@@ -65,12 +68,12 @@ def knows_tokens(model: Any, batch: Batch, ids: Sequence[int]) -> bool:
 
 
 def content_hash(source: str) -> str:
-    """A hash of a model folder's weights and configuration; of a hub model, of its name.
+    """A hash of a model folder's weights and configuration, and of an adapter's model; of a hub model, of its revision.
 
     Of a large file the size, the beginning and the end are enough to know it by.
     """
     folder = Path(model_folder(source))
-    digest = hashlib.sha256(b"" if folder.is_dir() else source.encode())
+    digest = hashlib.sha256(b"" if folder.is_dir() else f"{source} {revision_of(source)}".encode())
     for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json")):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
@@ -78,4 +81,15 @@ def content_hash(source: str) -> str:
             digest.update(file.read(HASHED_BYTES))
             file.seek(max(0, size - HASHED_BYTES))
             digest.update(file.read(HASHED_BYTES))
+    if (folder / ADAPTER_CONFIG).is_file() and (base := base_of_adapter(folder)):
+        digest.update(content_hash(base).encode())
     return digest.hexdigest()
+
+
+def revision_of(name: str) -> str | None:
+    """The commit of a hub model that a load of it takes; None where there is no such model, as loading it will tell."""
+    try:
+        commit: str | None = extract_commit_hash(cached_file(name, CONFIG_NAME), None)
+    except OSError:
+        return None
+    return commit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -77,6 +78,9 @@ class FinetuneData(Section):
     overlong: Literal["error", "drop", "cut-left", "cut-right"] = "drop"
     """What is done with a longer row; what was dropped or cut is counted and shown. cut-left takes away whole turns
     from the oldest on, then the beginning of the last question; the system message and the answer stay whole."""
+    date: datetime.date | None = None
+    """The day that chat templates are told which write it, as 2026-03-01. None: the day on which the run began; its
+    recipe keeps it, so that rows are the same when it goes on another day."""
     packing: bool = False
     """Pack whole rows into long ones, kept apart; batch_size then counts packed rows; the loss stays the same."""
     sample_prompts: list[str] = []

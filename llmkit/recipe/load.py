@@ -58,7 +58,7 @@ def load_recipe(
         if value is not None:
             layers.append(single_layer(key, str(value) if isinstance(value, Path) else value, flag))
     layers += [override_layer(text) for text in overrides]
-    values, origins = merge_layers(layers)
+    values, origins = merge_layers(kind, layers)
     check_keys(kind, values, origins)
     try:
         return kind.model_validate(values)
@@ -199,27 +199,49 @@ def override_layer(text: str) -> Layer:
     return single_layer(key.strip(), parsed, f"--set {text}")
 
 
-def merge_layers(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """All layers in one; who says `train.steps` unsays `train.epochs` of an earlier layer, and the other way round."""
+UNSAID = {"steps": "epochs", "epochs": "steps", "warmup_steps": "warmup_share"}
+"""Fields of `train`, and the one of an earlier layer that they take the place of."""
+
+
+def merge_layers(kind: type[Section], layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """All layers in one; who says `train.steps` unsays `train.epochs` of an earlier layer, and so on."""
     values: dict[str, Any] = {}
     origins: dict[KeyPath, str] = {}
     for layer in layers:
         said = layer.values.get("train") if isinstance(layer.values.get("train"), dict) else {}
-        for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        for one, other in UNSAID.items():
             if said and said.get(one) is not None and other not in said and isinstance(values.get("train"), dict):
                 values["train"][other] = None
-        merge(values, layer.values)
+        merge(values, layer.values, kind, layer.origins)
         origins.update(layer.origins)
     return values, origins
 
 
-def merge(base: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Lay `new` over `base`, key by key; mappings are merged, everything else is replaced."""
+def merge(
+    base: dict[str, Any],
+    new: Mapping[str, Any],
+    kind: type[Section] | None,
+    origins: Mapping[KeyPath, str],
+    at: KeyPath = (),
+) -> None:
+    """Lay `new` over `base`, key by key. Sections are merged, everything else is replaced.
+
+    A mapping of the user's own keys (`data.mix`) is replaced where it is given as a whole, and gets one key more or
+    another value where a flag names a key of it (`--set data.mix.corpus=2`).
+    """
     for key, value in new.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            merge(base[key], value)
+        path, section = (*at, key), None if kind is None else section_of(kind, key)
+        is_joined = section is not None or path not in origins
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and is_joined:
+            merge(base[key], value, section, origins, path)
         else:
             base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def section_of(kind: type[Section], key: str) -> type[Section] | None:
+    """The section that a key of a recipe holds; None where it holds a value."""
+    inner = kind.model_fields[key].annotation if key in kind.model_fields else None
+    return inner if isinstance(inner, type) and issubclass(inner, Section) else None
 
 
 def check_keys(
@@ -232,9 +254,9 @@ def check_keys(
             where = next((o for p, o in origins.items() if p[: len(path)] == path), None)
             hint = did_you_mean(key, list(kind.model_fields)) or f"known here: {', '.join(kind.model_fields)}"
             raise RecipeError(f"unknown key {'.'.join(path)!r}", where=where, fix=hint)
-        inner = kind.model_fields[key].annotation
-        if isinstance(inner, type) and issubclass(inner, Section) and isinstance(value, Mapping):
-            check_keys(inner, value, origins, path)
+        section = section_of(kind, key)
+        if section is not None and isinstance(value, Mapping):
+            check_keys(section, value, origins, path)
 
 
 UNION_MEMBER = re.compile(r"str|int|float|bool|none|(constrained|literal|list|dict|function)[-\[].*")

@@ -71,7 +71,7 @@ class TrainSection(Section):
     max_nonfinite: PositiveInt = 10
     """With on_nonfinite skip: stop after this many steps that were left out."""
     seed: NonNegativeInt = 0
-    """Fixes initial weights, order of rows, dropout and samples."""
+    """Fixes initial weights, order of rows (a stream keeps its own), dropout and samples."""
     precision: Literal["auto", "fp32", "bf16", "pure-bf16"] = "auto"
     """fp32, or bf16 arithmetic with fp32 weights. auto: bf16 where the hardware has it. pure-bf16: weights and
     gradients in bf16 too, with fp32 master weights in the optimizer."""

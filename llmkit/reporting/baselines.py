@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from llmkit.reporting.collect import RunRecord
-from llmkit.reporting.plots import Chart, Point, Series, line_chart
+from llmkit.reporting.plots import Chart, Point, Series, line_chart, spread
 
 MOST_LAYERS = 8
 """Curves in one chart, as many as there are colours; of more layers some, the first and the last among them."""
@@ -116,7 +116,7 @@ def insides_charts(run: RunRecord) -> list[Chart]:
         names = list(dict.fromkeys(name for line in looks for name, v in line["layers"].items() if what in v))
         series = [
             Series(name, points_of(looks, name, what), "line", color)
-            for color, name in enumerate(pick(names, MOST_LAYERS), start=1)
+            for color, name in enumerate(spread(names, MOST_LAYERS), start=1)
         ]
         svg = line_chart(series, x_label="step", y_label=meaning)
         charts.append(Chart(title, Markup(svg), key=tuple((s.name, s.color) for s in series)))
@@ -126,10 +126,3 @@ def insides_charts(run: RunRecord) -> list[Chart]:
 def points_of(looks: Sequence[dict[str, Any]], name: str, what: str) -> list[Point]:
     """(step, value) of a layer."""
     return [(line["step"], line["layers"][name][what]) for line in looks if what in line["layers"].get(name, {})]
-
-
-def pick(names: Sequence[str], most: int) -> list[str]:
-    """At most so many of the names, evenly, the first and the last among them."""
-    if len(names) <= most:
-        return list(names)
-    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

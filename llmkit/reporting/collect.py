@@ -68,6 +68,14 @@ class Answers:
     completions: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Ladder:
+    """What `llmkit scale` found: `document` is its scaling.json."""
+
+    name: str
+    document: dict[str, Any]
+
+
 @dataclass
 class Collection:
     """All that was found, each kind in the order in which it was made."""
@@ -77,9 +85,10 @@ class Collection:
     tokenizers: list[dict[str, Any]] = field(default_factory=list)
     """Documents of `tokenizer evaluate`."""
     answers: list[Answers] = field(default_factory=list)
+    ladders: list[Ladder] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.evaluations or self.tokenizers or self.answers)
+        return bool(self.runs or self.evaluations or self.tokenizers or self.answers or self.ladders)
 
 
 def collect(folders: Sequence[Path]) -> Collection:
@@ -125,15 +134,17 @@ def add_result(collection: Collection, path: Path, root: Path) -> None:
         collection.runs.append(run)
         return
     values = read_document(path)
-    name = path.relative_to(root).with_suffix("").as_posix()
+    name, parent = (place.relative_to(root).as_posix() for place in (path.with_suffix(""), path.parent))
     if isinstance(values.get("results"), list) and "model" in values:
-        parent = path.parent.relative_to(root).as_posix() if path.name == "results.json" else name
+        parent = parent if path.name == "results.json" else name
         environment = values.get("environment") or {}
         collection.evaluations.append(Evaluation(parent, str(values["model"]), values["results"], environment))
     elif isinstance(values.get("tokenizers"), list):
         collection.tokenizers.append(values)
     elif isinstance(values.get("completions"), list):
         collection.answers.append(Answers(name, values["completions"]))
+    elif isinstance(values.get("rungs"), list) and isinstance(values.get("curves"), list):
+        collection.ladders.append(Ladder(root.resolve().name if parent == "." else parent, values))
 
 
 def read_run(folder: Path, root: Path) -> RunRecord:
@@ -162,7 +173,11 @@ def read_run(folder: Path, root: Path) -> RunRecord:
         recipe=document("recipe.yaml", is_needed=True),
         environment=document("environment.json"),
         steps=[line for line in lines if "loss" in line],
-        validations=[{"step": n["step"], **n["validation"]} for n in lines if isinstance(n.get("validation"), dict)],
+        validations=[
+            {"step": n["step"], **{name: value for name, value in n["validation"].items() if value is not None}}
+            for n in lines
+            if isinstance(n.get("validation"), dict)
+        ],
         samples=lines_of("samples.jsonl"),
         summary=document("summary.json"),
         results=document("results.json"),

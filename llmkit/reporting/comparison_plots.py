@@ -50,6 +50,10 @@ def curve_chart(curve: Mapping[str, Any], titles: Mapping[str, str], metric: str
             parts.append(f'<polygon class="band f{color}" points="{path(edge, frame)}"/>')
             line = path([(x, p["value"]) for x, p in zip(xs, found, strict=True)], frame)
             parts.append(f'<polyline class="line c{color}" points="{line}"/>')
+        if xs[-1] < most:
+            # It uses no more examples, and stays as good as it is.
+            rest = path([(xs[-1], found[-1]["value"]), (most, found[-1]["value"])], frame)
+            parts.append(f'<polyline class="rest c{color}" points="{rest}"/>')
         for x, p in zip(xs, found, strict=True):
             told = f"{titles[name]} with {p['examples']:,}: {p['value']:.3f}"
             parts.append(mark(frame, (x, p["value"]), color, told))
@@ -63,10 +67,9 @@ def cost_chart(lines: Sequence[Mapping[str, Any]], cascade: Mapping[str, Any] | 
     if len(found) < 2:
         return None
     dots = [(math.log10(line["milliseconds_per_item"]), line["metric"]["value"]) for line in found]
-    # A frontier is in accuracy, and stands beside no other metric.
     frontier = [
-        (math.log10(p["milliseconds_per_item"]), p["accuracy"])
-        for p in (cascade["frontier"] if cascade and metric == "accuracy" else [])
+        (math.log10(p["milliseconds_per_item"]), p["value"])
+        for p in (cascade["frontier"] if cascade else [])
         if p["milliseconds_per_item"]
     ]
     xs, ys = zip(*dots, *frontier, strict=True)

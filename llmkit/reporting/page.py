@@ -18,7 +18,8 @@ from llmkit.console import format_seconds
 from llmkit.reporting.baselines import BaselineView, view_baseline
 from llmkit.reporting.collect import Answers, Collection, RunRecord
 from llmkit.reporting.figures import Figure, figures_of, format_beside, format_value, model_name, words
-from llmkit.reporting.plots import Chart, Point, Series, bar_chart, line_chart, smooth
+from llmkit.reporting.plots import Chart, Point, Series, bar_chart, line_chart, smooth, spread
+from llmkit.reporting.scaling import view_ladder
 
 SMALL = (310, 170)
 """Size of the charts of which three stand in a row."""
@@ -63,6 +64,7 @@ def render_page(collection: Collection, *, title: str, made: str) -> str:
         tasks=task_tables(collection),
         tokenizers=[report for document in collection.tokenizers for report in tokenizer_rows(document)],
         answers=[side_by_side(group) for group in same_prompts(collection.answers)],
+        ladders=[(ladder.name, view_ladder(ladder.document)) for ladder in collection.ladders],
         runs=[view_run(run) for run in collection.runs],
         environments=environments(collection),
         most_classes=MOST_CLASSES,
@@ -190,13 +192,6 @@ def samples_of(run: RunRecord) -> list[tuple[str, list[dict[str, Any]]]]:
     for sample in run.samples:
         by_prompt.setdefault(str(sample.get("prompt", "")), []).append(sample)
     return [(prompt, spread(samples, MOST_SAMPLES)) for prompt, samples in list(by_prompt.items())[:MOST_SAMPLES]]
-
-
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` items, evenly, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def environments(collection: Collection) -> list[tuple[str, list[tuple[str, str]], str]]:

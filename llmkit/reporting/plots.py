@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from markupsafe import Markup
 
@@ -142,6 +142,13 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     edges = [round(i * len(points) / most) for i in range(most + 1)]
     parts = [points[a:b] for a, b in pairwise(edges)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` items, evenly, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def finite(points: Sequence[Point]) -> list[Point]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -248,12 +247,3 @@ def best_validation(run: RunRecord) -> dict[str, Any] | None:
     choose = min if name in LOWER_IS_BETTER else max
     best = choose((line for line in run.validations if name in line), key=lambda line: line[name])
     return {name: best[name], "step": best["step"]}
-
-
-def without_nan(document: Any) -> Any:
-    """The same with null in place of numbers that are not finite, which JSON has no word for."""
-    if isinstance(document, dict):
-        return {key: without_nan(value) for key, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [without_nan(value) for value in document]
-    return None if isinstance(document, float) and not math.isfinite(document) else document

@@ -14,24 +14,18 @@ from markupsafe import Markup
 from llmkit import __version__
 from llmkit.reporting.curves import color_of
 from llmkit.reporting.plots import BOTTOM, LEFT, RIGHT, TOP, Frame, Point, picture, short, ticks
+from llmkit.reporting.scaling_words import MEASURES, tell
 
 SIZE = (760, 420)
 """Pixels of the drawing."""
 ROUND = (1, 2, 5)
 """Numbers at which a logarithmic axis is marked, times powers of ten."""
-LABELS = {
-    "parameters": "parameters",
-    "parameters_without_embeddings": "parameters without embeddings",
-    "width": "width",
-    "tokens": "tokens",
-}
-MEASURES = {"nats_per_token": "nats per token", "loss": "loss in nats", "rmse": "RMSE"}
 
 
 def draw_scaling(document: dict[str, Any]) -> str:
     """The models, the law through them with its band, the prediction and what was measured of it, as SVG."""
     frame = frame_of(document)
-    parts = log_axes(frame, LABELS[document["dials"][0]], MEASURES[document["measure"]])
+    parts = log_axes(frame, axis_of(document["dials"][0]), MEASURES[document["measure"]])
     for number, curve in enumerate(document["curves"]):
         color = color_of(number)
         if curve["band"]:
@@ -49,6 +43,11 @@ def draw_scaling(document: dict[str, Any]) -> str:
     return picture(parts, SIZE, "loss by size, with the law that was fitted")
 
 
+def axis_of(dial: str) -> str:
+    """What an axis measures: `parameters_without_embeddings` in words."""
+    return dial.replace("_", " ")
+
+
 def draw_prediction(frame: Frame, predicted: dict[str, Any], dial: str) -> list[str]:
     """An open mark with its interval."""
     x = predicted[dial]
@@ -61,11 +60,11 @@ def draw_prediction(frame: Frame, predicted: dict[str, Any], dial: str) -> list[
 
 
 def frame_of(document: dict[str, Any]) -> Frame:
-    """Where the logarithms of all that is drawn lie; bands that leave the picture are cut off."""
+    """Where the logarithms of all that is drawn lie; bands that leave the picture are cut off, like a loss of 0."""
     points = [point for curve in document["curves"] for point in (*curve["points"], *curve["law"])]
     for model in filter(None, (document["prediction"], document["check"])):
         points.append((model[document["dials"][0]], model["loss"]))
-    xs, ys = [math.log10(x) for x, _ in points], [math.log10(y) for _, y in points]
+    xs, ys = [math.log10(x) for x, _ in points], [math.log10(y) for _, y in points if y > 0] or [0.0]
     gap_x, gap_y = (0.06 * (max(values) - min(values)) or 0.05 for values in (xs, ys))
     return Frame(*SIZE, (min(xs) - gap_x, max(xs) + gap_x), (min(ys) - 2 * gap_y, max(ys) + 2 * gap_y))
 
@@ -118,14 +117,20 @@ def round_numbers(low: float, high: float) -> list[float]:
     return [n * 10.0**power for power in powers for n in ROUND if low <= math.log10(n * 10.0**power) <= high]
 
 
-def render_scaling(document: dict[str, Any], *, lines: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """The page of a ladder: drawing, law, table.
+def view_ladder(document: dict[str, Any]) -> dict[str, Any]:
+    """What a page shows of a ladder: drawing, key, the law in words, and a row for each model."""
+    law = document.get("residuals", {})
+    return {
+        "document": document,
+        "drawing": Markup(draw_scaling(document)),
+        "colors": [(color_of(number), curve["name"]) for number, curve in enumerate(document["curves"])],
+        "lines": list(tell(document)),
+        "rows": [(r["name"], r["loss"], law.get(r["name"]), r.get("seconds")) for r in document["rungs"]],
+    }
 
-    Args:
-        document: What scaling.json holds.
-        lines: The law and what it predicts, in words.
-        rows: Of the table: model, loss, what the law says, seconds.
-    """
+
+def render_scaling(document: dict[str, Any]) -> str:
+    """The page of a ladder, from what scaling.json holds."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -133,12 +138,4 @@ def render_scaling(document: dict[str, Any], *, lines: Sequence[str], rows: Sequ
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    colors = [(color_of(number), curve["name"]) for number, curve in enumerate(document["curves"])]
-    return environment.get_template("scaling.html").render(
-        document=document,
-        drawing=Markup(draw_scaling(document)),
-        colors=colors,
-        lines=lines,
-        rows=rows,
-        version=__version__,
-    )
+    return environment.get_template("scaling.html").render(ladder=view_ladder(document), version=__version__)

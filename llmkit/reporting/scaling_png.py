@@ -12,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from llmkit.reporting.curves import COLORS
 from llmkit.reporting.plots import short
 from llmkit.reporting.png import as_text
-from llmkit.reporting.scaling import LABELS, MEASURES, frame_of, loss_marks, round_numbers
+from llmkit.reporting.scaling import axis_of, frame_of, loss_marks, round_numbers
+from llmkit.reporting.scaling_words import MEASURES
 
 
 def draw_scaling_png(document: dict[str, Any]) -> bytes:
@@ -52,7 +53,7 @@ def label_axes(axes: Any, document: dict[str, Any]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         axis.set_minor_locator(NullLocator())
-    axes.set_xlabel(LABELS[document["dials"][0]])
+    axes.set_xlabel(axis_of(document["dials"][0]))
     axes.set_ylabel(MEASURES[document["measure"]])
     axes.grid(color="#e4e1da")
     axes.spines[["top", "right"]].set_visible(False)

@@ -98,9 +98,8 @@ class Feed(Generic[T]):
 
     def take_now(self, step: int) -> T:
         """Make it here."""
-        if step == self.first and self.ready is not None:
-            return self.ready
-        return self.make(step)
+        ready, self.ready = self.ready, None
+        return self.make(step) if ready is None else ready
 
     def take_ready(self) -> T:
         """Take what the thread has made."""

@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+from llmkit.console import warn
 from llmkit.errors import RunError
 from llmkit.files import check_output_free
 
@@ -73,6 +74,9 @@ def lock_folder(folder: Path) -> int:
             return descriptor
         except BlockingIOError:
             time.sleep(0.02)  # `llmkit run list` holds it for a moment, to see who is writing
+        except OSError as error:
+            warn(f"{folder}: this file system has no locks ({error.strerror}): see that no other process writes here")
+            return descriptor
     os.close(descriptor)
     raise RunError(
         "another process is writing to this run", where=str(folder), fix="wait for it, or choose another --output"

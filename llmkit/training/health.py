@@ -12,6 +12,9 @@ NUM_LOSSES = 50
 
 NUM_LOSSES_TOLD = 20
 
+NUM_SPIKES_TOLD = 3
+"""Spikes of a run that are all told: small batches of few rows leap again and again."""
+
 HEIGHT_OF_SPIKE = 6.0
 """A loss so many median deviations above the median of the last losses is a spike."""
 
@@ -24,12 +27,19 @@ class Losses:
 
     def __init__(self, values: Iterable[float] = ()) -> None:
         self.values = deque(values, maxlen=NUM_LOSSES)
+        self.num_spikes = 0
 
     def add(self, loss: float) -> float | None:
         """Take the next loss; the median of those before if it leaps above them, else None."""
         middle = self.median_if_spike(loss)
+        self.num_spikes += middle is not None
         self.values.append(loss)
         return middle
+
+    @property
+    def is_spike_told(self) -> bool:
+        """Whether people are told of the newest spike: of the first few, and then of each that doubles their number."""
+        return self.num_spikes <= NUM_SPIKES_TOLD or self.num_spikes & (self.num_spikes - 1) == 0
 
     def median_if_spike(self, loss: float) -> float | None:
         """The median of the last losses if `loss` leaps above it."""

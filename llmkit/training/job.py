@@ -31,10 +31,11 @@ def start_job(config: TrainSection, *, is_ragged: bool = False) -> Accelerator:
     time.
 
     Raises:
-        RunError: The launcher was asked for more processes than it started.
+        RunError: The launcher was asked for more processes than it started, or for an engine that is not served.
         RecipeError: A tracker that the recipe names is not installed.
     """
     check_processes()
+    check_engine()
     check_trackers(config)
     if not is_ragged:
         keep_freed_memory()
@@ -62,6 +63,17 @@ def start_job(config: TrainSection, *, is_ragged: bool = False) -> Accelerator:
         )
     start_watch(accelerator.process_index, accelerator.num_processes)
     return accelerator
+
+
+def check_engine() -> None:
+    """Raise where the launcher asks for an engine that would want another loop."""
+    for name in ("deepspeed", "megatron_lm"):
+        if os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true":
+            raise RunError(
+                f"{name} is not served: jobs run with DDP or FSDP",
+                where="the configuration of accelerate",
+                fix="accelerate launch --config_file recipes/accelerate/fsdp.yaml",
+            )
 
 
 def job_dtype(accelerator: Accelerator) -> torch.dtype:

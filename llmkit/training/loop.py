@@ -30,12 +30,13 @@ from llmkit.training.optim import make_optimizer
 from llmkit.training.patience import check_patience
 from llmkit.training.restore import Start, find_start, go_on
 from llmkit.training.run import Run
-from llmkit.training.session import Session, Validate, describe_metrics, describe_speed
+from llmkit.training.session import Session, Validate
 from llmkit.training.signals import StopRequest
 from llmkit.training.step import Loop, StepRows, SummedLoss, plan_steps
 from llmkit.training.summary import Totals, TrainSummary
 from llmkit.training.trackers import trackers
 from llmkit.training.weights import copy_buffers, put_back
+from llmkit.training.words import describe_metrics, describe_speed
 
 
 def train(
@@ -89,21 +90,23 @@ def train(
     check_patience(config, wrapped, is_validated=validate is not None)
     loop = Loop(wrapped, optimizer, rows, config, accelerator, num_steps)
     on_main_process(accelerator, lambda: check_space(run.folder, wrapped, config, num_steps=num_steps))
+    totals, losses = restore_totals(start)
     session = Session(
-        loop,
-        model,
-        run,
-        make_clock(run, start, deadline_seconds),
-        length,
-        save_model,
-        load_model,
-        validate,
-        sample,
-        restore_average(wrapped, config, start),
-        flops_per_token,
-        matrix_rate,
-        Insides(model, optimizer, config, num_steps=num_steps) if looks_inside else None,
-        *restore_totals(start),
+        loop=loop,
+        model=model,
+        run=run,
+        clock=make_clock(run, start, deadline_seconds),
+        length=length,
+        save_model=save_model,
+        load_model=load_model,
+        validate=validate,
+        sample=sample,
+        average=restore_average(wrapped, config, start),
+        flops_per_token=flops_per_token,
+        matrix_rate=matrix_rate,
+        insides=Insides(model, optimizer, config, num_steps=num_steps) if looks_inside else None,
+        totals=totals,
+        losses=losses,
     )
     session.clock.expect_save(weight_bytes(wrapped, config) + optimizer_bytes(wrapped, config))
     return run_session(session, start)

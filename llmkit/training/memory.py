@@ -233,8 +233,9 @@ def memory_errors_explained(step: int, forward_rows: int) -> Iterator[None]:
         if not is_memory_error(error):
             raise
         fewer = max(1, forward_rows // 2)
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunError(
-            f"step {step}: there is no memory left for {forward_rows} rows at once: {str(error).splitlines()[:1]}",
+            f"step {step}: there is no memory left for {forward_rows} rows at once: {reason}",
             where="train",
             fix=f"set train.micro_batch_size={fewer} or train.gradient_checkpointing=true, in a new run that begins at "
             "the last checkpoint (--branch); that checkpoint is sound",

@@ -24,7 +24,8 @@ Validations = Mapping[int, Mapping[str, Any]]
 
 def loss_of(validation: Mapping[str, Any]) -> float:
     """The loss of a validation, by which checkpoints are compared."""
-    return float(next((validation[name] for name in BEST_BY if name in validation), math.nan))
+    loss = next((validation[name] for name in BEST_BY if name in validation), None)
+    return math.nan if loss is None else float(loss)  # a file of metrics has null for what is not finite
 
 
 def best_step(validations: Validations) -> int | None:

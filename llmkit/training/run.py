@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
-from llmkit.console import say, tee
+from llmkit.console import say, tee, without_nan
 from llmkit.errors import UsageError
 from llmkit.files import append_line, flush_entry, write_file
 from llmkit.recipe.load import dump_recipe, flatten
@@ -101,6 +101,8 @@ class Run:
     """The step of another run's checkpoint that this run began at."""
     documents: dict[str, str] = field(default_factory=dict)
     """Files that say what this run is, and their contents."""
+    measured: dict[int, dict[str, Any]] | None = None
+    """The validations in metrics.jsonl, once they have been asked for."""
 
     @property
     def is_finished(self) -> bool:
@@ -130,6 +132,8 @@ class Run:
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         self.append(METRICS, values)
+        if self.measured is not None and "validation" in values:
+            self.measured[values["step"]] = without_nan(values["validation"])
 
     def flush_metrics(self) -> None:
         """Bring metrics.jsonl to disk: a checkpoint that outlives a power cut has the lines before it."""
@@ -143,26 +147,29 @@ class Run:
     def append(self, name: str, values: Mapping[str, Any]) -> None:
         """Append a JSON object to a file of lines; where the disk is full, wait for room a few times."""
         if self.is_main:
-            path, line = self.folder / name, json.dumps(values, ensure_ascii=False)
+            path, line = self.folder / name, json.dumps(without_nan(values), ensure_ascii=False)
             retrying(lambda: append_line(path, line), path)
 
     def write_json(self, name: str, document: Any) -> None:
         """Write a JSON file into the run, whole or not at all."""
         if self.is_main:
-            path, text = self.folder / name, json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+            path, text = self.folder / name, json.dumps(without_nan(document), ensure_ascii=False, indent=1) + "\n"
             retrying(lambda: write_file(path, text), path)
 
     def validations(self) -> dict[int, dict[str, Any]]:
         """Step -> the validation of that step, as far as metrics.jsonl goes."""
-        path = self.folder / METRICS
-        lines = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1]) if path.exists() else ()
-        return {line["step"]: line["validation"] for line in lines if "validation" in line}
+        if self.measured is None:
+            path = self.folder / METRICS
+            lines = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1]) if path.exists() else ()
+            self.measured = {line["step"]: line["validation"] for line in lines if "validation" in line}
+        return dict(self.measured)
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of metrics and samples that a crash left behind the checkpoint of `step`.
 
         The samples of `step` itself go too: a crash may have cut them off, and they are taken again.
         """
+        self.measured = None
         for name, last in ((METRICS, step), (SAMPLES, step - 1)):
             path = self.folder / name
             if self.is_main and path.exists():

@@ -24,7 +24,7 @@ from llmkit.training.clock import Clock
 from llmkit.training.disk import retrying
 from llmkit.training.feed import Feed
 from llmkit.training.folder import SUMMARY
-from llmkit.training.health import Losses, describe_rows
+from llmkit.training.health import NUM_SPIKES_TOLD, Losses, describe_rows
 from llmkit.training.insides import Insides
 from llmkit.training.job import on_main_process
 from llmkit.training.length import Length
@@ -36,6 +36,7 @@ from llmkit.training.step import Loop, Signs, StepResult, StepRows
 from llmkit.training.summary import Totals, TrainSummary
 from llmkit.training.trackers import track
 from llmkit.training.weights import copy_buffers, gathered, put_back
+from llmkit.training.words import describe_metrics, describe_speed, describe_step
 
 Validate = Callable[[], Mapping[str, float]]
 """() -> metrics on held-out data, called on every process with the model in eval mode."""
@@ -122,37 +123,43 @@ class Session:
 
     def record(self, done: int, result: StepResult, seconds: float, bar: Progress) -> None:
         """One line of metrics, one move of the bar; a line more where the loss leaps."""
-        totals, speed = self.totals, result.num_targets / seconds
+        totals, config = self.totals, self.loop.config
         totals.tokens += result.num_targets
         totals.loss = result.loss
-        pace = f"{describe_speed(speed)} {self.unit}/s"
-        note = f"loss {result.loss:.4f}  lr {result.lr:.2e}  norm {result.grad_norm:.2f}  {pace}"
         memory = self.peak_memory()
-        values = {
-            "step": done,
-            "loss": result.loss,
-            "lr": result.lr,
-            "grad_norm": result.grad_norm,
-            "tokens": totals.tokens,
-            "tokens_per_second": round(speed, 1),
-            "seconds": round(totals.seconds, 3),
-            "memory_bytes": memory,
-            **result.measures,
-            **({} if self.insides is None else self.insides.take(result.grad_norm)),
-        }
-        if self.flops_per_token and self.matrix_rate:
-            limit = self.matrix_rate * self.loop.accelerator.num_processes
-            values["mfu"] = round(speed * self.flops_per_token / limit, 4)
-            note += f"  MFU {values['mfu']:.2f}"
-        skipped = f"  {totals.skipped} skipped" if totals.skipped else ""
-        bar.update(1, note=f"{note}  {memory / 1e9:.1f} GB{skipped}")
-        if is_due(done, self.loop.config.log_every) or done == self.loop.num_steps:
+        speed = result.num_targets / seconds
+        mfu = self.mfu(speed)
+        bar.update(1, note=lambda: describe_step(result, f"{describe_speed(speed)} {self.unit}/s", mfu, memory, totals))
+        if is_due(done, config.log_every) or done == self.loop.num_steps:
+            values = {
+                "step": done,
+                "loss": result.loss,
+                "lr": result.lr,
+                "grad_norm": result.grad_norm,
+                "tokens": totals.tokens,
+                "tokens_per_second": round(speed, 1),
+                "seconds": round(totals.seconds, 3),
+                "memory_bytes": memory,
+                **result.measures,
+                **({} if self.insides is None else self.insides.take(result.grad_norm)),
+                **({} if mfu is None else {"mfu": round(mfu, 4)}),
+            }
             self.log(values)
         middle = self.losses.add(result.loss)
         if middle is not None:
             rows = self.loop.row_indices(done - 1).tolist()
             self.log({"step": done, "spike": {"loss": result.loss, "median": middle, "rows": rows}})
-            bar.interrupt(f"step {done:,}: the loss leaps to {result.loss:.4f} (median {middle:.4f}); rows {rows}")
+            if self.losses.is_spike_told:
+                count = self.losses.num_spikes
+                more = f"; leap {count:,}, all are in metrics.jsonl" if count >= NUM_SPIKES_TOLD else ""
+                told = f"step {done:,}: the loss leaps to {result.loss:.4f} (median {middle:.4f})"
+                say(f"{told}; rows {rows}{more}")
+
+    def mfu(self, speed: float) -> float | None:
+        """The share of what the devices can do, at so many tokens per second; None where that is not known."""
+        if not self.flops_per_token or not self.matrix_rate:
+            return None
+        return speed * self.flops_per_token / (self.matrix_rate * self.loop.accelerator.num_processes)  # type: ignore[no-any-return]
 
     def peak_memory(self) -> int:
         """The most memory that was held so far, asked for once a second: to ask costs as much as a small step."""
@@ -168,7 +175,7 @@ class Session:
             RunError: The recipe wants no step to be left out, or no more.
         """
         config = self.loop.config
-        rows = describe_rows(self.loop.shares(done - 1), result.losses)
+        rows = describe_rows([share.tolist() for share in self.loop.shares(done - 1)], result.losses)
         problem = f"step {done}: loss {result.loss}, gradient norm {result.grad_norm}; no update was made"
         if config.on_nonfinite == "error" or self.totals.skipped == config.max_nonfinite:
             left = f"; {self.totals.skipped} steps were left out before" if self.totals.skipped else ""
@@ -182,7 +189,7 @@ class Session:
         skipped = {"loss": str(result.loss), "grad_norm": str(result.grad_norm)}
         self.log({"step": done, "skipped": {**skipped, "rows": self.loop.row_indices(done - 1).tolist()}})
         bar.update(1)
-        bar.interrupt(f"{problem}: left out ({self.totals.skipped} of at most {config.max_nonfinite}); {rows}")
+        say(f"{problem}: left out ({self.totals.skipped} of at most {config.max_nonfinite}); {rows}")
 
     @property
     def unit(self) -> str:
@@ -258,7 +265,7 @@ class Session:
         with self.guarded("validation", done), self.as_result():
             self.validation = dict(self.validate())
             self.log({"step": done, "validation": self.validation})
-            bar.interrupt(f"step {done:,}: loss {self.totals.loss:.4f}  validation {describe_metrics(self.validation)}")
+            say(f"step {done:,}: loss {self.totals.loss:.4f}  validation {describe_metrics(self.validation)}")
 
     def take_samples(self, done: int) -> None:
         """Samples, in eval mode."""
@@ -360,35 +367,19 @@ class Session:
         totals = self.totals
         speed = totals.tokens / totals.seconds if totals.seconds else 0.0
         return TrainSummary(
-            status,
-            step,
-            totals.loss,
-            self.validation,
-            round(speed, 1),
-            round(totals.seconds, 2),
-            self.run.folder / "model",
-            self.waited_share,
-            totals.skipped,
-            best_step,
+            status=status,
+            step=step,
+            loss=totals.loss,
+            validation=self.validation,
+            tokens_per_second=round(speed, 1),
+            seconds=round(totals.seconds, 2),
+            model=self.run.folder / "model",
+            waited_share=self.waited_share,
+            skipped=totals.skipped,
+            best_step=best_step,
         )
-
-
-def describe_speed(per_second: float) -> str:
-    """A speed as people read it: whole numbers, but for what is slow.
-
-    >>> describe_speed(1234.5), describe_speed(0.123)
-    ('1,234', '0.12')
-    """
-    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"
 
 
 def is_due(done: int, every: int) -> bool:
     """Whether something that happens every so many steps (0: never) happens now."""
     return every > 0 and done % every == 0
-
-
-def describe_metrics(values: Mapping[str, float]) -> str:
-    """Metrics on one line."""
-    return "  ".join(
-        f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if isinstance(value, int | float)
-    )

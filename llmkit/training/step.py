@@ -13,10 +13,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from llmkit.batch import IGNORE_INDEX, Batch, LossSum, MeasuringLoss, Rows, count_targets, to_device
 from llmkit.errors import RecipeError, RunError
@@ -167,13 +167,10 @@ class Loop:
             last_row=last,
         )
 
-    def shares(self, step: int) -> list[list[int]]:
+    def shares(self, step: int) -> list[Indices]:
         """The rows of a step, by process."""
         indices, count = self.row_indices(step), self.accelerator.num_processes
-        return [
-            share_of_process(indices, self.rows.lengths, rank=rank, num_processes=count).tolist()
-            for rank in range(count)
-        ]
+        return [share_of_process(indices, self.rows.lengths, rank=rank, num_processes=count) for rank in range(count)]
 
     def step_rows(self, step: int) -> StepRows:
         """This process's share of a step's rows, on the CPU; memory that a GPU copies from while it computes."""
@@ -184,7 +181,7 @@ class Loop:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This process's share of a step's rows."""
-        shares = [self.split(np.array(share, dtype=np.int64)) for share in self.shares(step)]
+        shares = [self.split(share) for share in self.shares(step)]
         batches = [self.rows.batch(part.tolist()) for part in shares[self.accelerator.process_index]]
         # FSDP gathers weights in every forward: all processes must make equally many.
         while len(batches) < max(map(len, shares)):
@@ -228,7 +225,7 @@ class Loop:
         self.num_steps = int(num_steps) or self.num_steps
         # DDP averages gradients over processes: undo that, and divide by all targets.
         total = self.forward_backward(rows.batches, scale=job.num_processes / count)
-        norm = float(job.clip_grad_norm_(self.wrapped.parameters(), self.config.max_grad_norm or math.inf))
+        norm = self.clip_gradients()
         losses, measures = [0.0] * job.num_processes, self.take_measures()
         losses[job.process_index] = total
         # Only one gradient that is not finite anywhere, and no process makes the update.
@@ -239,24 +236,43 @@ class Loop:
         noted = dict(zip(measures, means, strict=True))
         result = StepResult(sum(losses) / count, math.nan if num_bad else norm, lr, int(count), agreed, losses, noted)
         if result.is_finite:
-            for group in self.optimizer.param_groups:
+            for group in self.bare_optimizer.param_groups:
                 group["lr"] = lr * group["lr_scale"]
-            self.optimizer.step()
-        # Past Accelerate's wrapper, which reads the signature of this method anew each time: a tenth of a small step.
-        getattr(self.optimizer, "optimizer", self.optimizer).zero_grad(set_to_none=True)
+            self.bare_optimizer.step()
+        self.bare_optimizer.zero_grad(set_to_none=True)
         return result
 
     def forward_backward(self, batches: Sequence[Batch], *, scale: float) -> float:
         """Add the gradients of the summed loss, times `scale`; the summed loss of this process."""
-        job = self.accelerator
-        exact = torch.float32 if job.device.type == "mps" else torch.float64
-        total = torch.zeros((), dtype=exact, device=job.device)
+        job, losses = self.accelerator, []
         for number, batch in enumerate(batches, start=1):
             with nullcontext() if number == len(batches) else job.no_sync(self.wrapped):
                 loss = self.wrapped(to_device(batch, job.device))
-                job.backward(loss * scale)
-            total += loss.detach()
-        return total.item()
+                # Not Accelerate's `backward`: what it does besides is for other precisions and engines than ours.
+                loss.backward(torch.full_like(loss, scale))
+            losses.append(loss.detach())
+        return math.fsum(torch.stack(losses).tolist())
+
+    def clip_gradients(self) -> float:
+        """Scale the gradients down to `max_grad_norm`; the norm that they had, over all parameters."""
+        bound = self.config.max_grad_norm or math.inf
+        if isinstance(self.wrapped, SummedLoss | DistributedDataParallel):
+            return float(nn.utils.clip_grad_norm_(self.parameters, bound))
+        # A process holds but a part of the gradients: Accelerate knows how to add up their norms.
+        return float(self.accelerator.clip_grad_norm_(self.parameters, bound))
+
+    @functools.cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the wrapped model; to go through its modules anew would take a tenth of a small network's step."""
+        return list(self.wrapped.parameters())
+
+    @functools.cached_property
+    def bare_optimizer(self) -> torch.optim.Optimizer:
+        """Past Accelerate's wrapper, which looks for an uninstalled package at each step: a tenth of a small one.
+
+        It would scale losses for float16, which is not among the precisions.
+        """
+        return getattr(self.optimizer, "optimizer", self.optimizer)  # type: ignore[no-any-return]
 
     def take_measures(self) -> dict[str, float]:
         """The sums that the loss has put aside since this was last asked: see `llmkit.batch.MeasuringLoss`."""

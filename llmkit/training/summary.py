@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmkit.console import without_nan
 from llmkit.training.run import Run
 
 
@@ -31,7 +32,7 @@ class TrainSummary:
     def to_json(self, run: Run) -> dict[str, Any]:
         """The document that the training verbs print."""
         values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
-        return {"run": str(run.folder), **values, "loss": self.loss if math.isfinite(self.loss) else None}
+        return without_nan({"run": str(run.folder), **values})  # type: ignore[no-any-return]
 
 
 @dataclass

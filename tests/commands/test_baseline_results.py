@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 
 import pytest
 import torch
-
-from llmkit.commands.baseline_rows import png_of
 
 
 @pytest.fixture
@@ -135,15 +132,3 @@ def test_classes_that_are_none_cannot_be_weighed(run_cli, tmp_path):
     )
     assert result.exit_code == 2
     assert "no classes to weigh" in result.stderr
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_is_the_png_of_its_pixels(channels):
-    pixels = torch.arange(channels * 2 * 3, dtype=torch.uint8).view(channels, 2, 3) * 20
-    data = png_of(pixels)
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    begin = data.index(b"IDAT")
-    size = int.from_bytes(data[begin - 4 : begin], "big")
-    lines = zlib.decompress(data[begin + 4 : begin + 4 + size])
-    expected = b"".join(b"\0" + bytes(row.T.flatten().tolist()) for row in pixels.transpose(0, 1))
-    assert lines == expected

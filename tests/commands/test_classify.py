@@ -55,3 +55,41 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(classify, tmp_path):
     result = classify("run", **{"train.save_every": 10})
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["step"] == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("strip", "[x]"), ("thinking", "mask"), ("train_on", "last"), ("roles", "{bot: user}")]
+)
+def test_what_a_classifier_has_no_use_for_is_refused(classify, name, value):
+    result = classify("run", "--dry-run", **{f"data.{name}": value})
+    assert result.exit_code == 2
+    assert f"the task classify has no use for data.{name}" in result.stderr
+
+
+def test_a_label_of_which_all_texts_are_held_out_is_told(classify, tmp_path):
+    with (tmp_path / "labelled.csv").open("a", encoding="utf-8") as file:
+        file.write("".join(f"{word},rare {n}\n" for n, word in enumerate(WORDS)))
+    result = classify("run", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "15 labels: no, rare 0," in result.stderr
+    assert "are held out: it is not learned" in result.stderr
+
+
+def test_a_label_that_only_the_validation_file_has_is_refused(classify, tmp_path):
+    held_out = tmp_path / "held.csv"
+    held_out.write_text("text,label\nthe next,maybe\n")
+    result = classify("run", "--dry-run", **{"data.validation": held_out})
+    assert result.exit_code == 2
+    assert "label 'maybe' is none of the training data's: no, yes" in result.stderr
+
+
+def test_texts_read_are_texts_used_and_texts_dropped(classify, tmp_path):
+    held_out = tmp_path / "held.csv"
+    held_out.write_text("text,label\nthe the from,yes\nother text,no\n,no\n")
+    result = classify("run", "--dry-run", **{"data.validation": held_out})
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)["data"]
+    # 13 * 3 * 6 texts, of which one is also in the validation file; one of its three has no text.
+    assert (report["train"]["read"], report["train"]["used"]) == (234, 233)
+    assert report["train"]["dropped"]["also in the validation data"]["rows"] == 1
+    assert (report["validation"]["read"], report["validation"]["used"]) == (3, 2)

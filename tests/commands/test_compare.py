@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 GOOD = ["the model learns", "next token from text", "we ask it"]
@@ -185,21 +186,38 @@ def test_the_curve_uses_nested_examples_and_says_who_is_best(compare, rows_file,
     asked = (*methods, *drawn, "--shots", "2")
     found = document(compare(rows_file, *asked))
     curves = found["curve"]["curves"]
-    whole = found["rows"]["train"] + found["rows"]["validation"]
+    train = found["rows"]["train"]
+    # Each stands at the examples that it uses: a prompt of two shots holds two, and what is held out tfidf never sees.
     assert {name: [p["examples"] for p in points] for name, points in curves.items()} == {
-        "tfidf": [2, 8, whole],
-        "zero-shot": [0, 1, 2, 8, whole],
-        "few-shot": [1, 2, 8, whole],
+        "tfidf": [2, 8, train],
+        "zero-shot": [0],
+        "few-shot": [1, 2],
     }
+    assert found["curve"]["all"] == train + found["rows"]["validation"]
     assert [p["draws"] for p in curves["tfidf"]] == [2, 2, 1]
-    # A prompt of two shots holds no more with eight examples.
-    assert curves["few-shot"][1]["value"] == curves["few-shot"][2]["value"]
     assert curves["tfidf"][-1]["value"] == lines_of(found)["tfidf"]["metric"]["value"]
     assert found["curve"]["words"]
     assert "polygon" in (tmp_path / "o" / "comparison.html").read_text(encoding="utf-8")
     again = compare(rows_file, *asked)
     assert document(again)["curve"] == found["curve"]
     assert "labelled examples, draw" not in again.stderr
+
+
+def test_the_table_of_a_curve_carries_on_what_uses_no_more(capsys):
+    from llmkit.commands.compare_view import show_curve
+
+    def points(*pairs):
+        return [{"examples": n, "value": v, "low": v, "high": v, "draws": 1} for n, v in pairs]
+
+    curves = {"zero-shot": points((0, 0.4)), "tfidf": points((8, 0.5), (90, 0.6)), "cnn": points((8, 0.3), (100, 0.7))}
+    methods = [{"method": name, "title": name} for name in curves]
+    curve = {"examples": [0, 8, 100], "all": 100, "draws": 1, "curves": curves, "words": "so it is"}
+    show_curve({"metric": "accuracy", "methods": methods, "curve": curve})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["method", "0", "8", "all"] in lines
+    assert ["zero-shot", "0.400", "0.400", "0.400"] in lines
+    assert ["tfidf", "0.500", "0.600"] in [[word for word in line if word != "-"] for line in lines]
+    assert ["cnn", "0.300", "0.700"] in [[word for word in line if word != "-"] for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +237,8 @@ def test_pictures_have_classical_methods_and_a_line_for_the_others(compare, tiny
     found = document(compare("digits", *arguments, "--model", tiny_model_folder))
     lines = lines_of(found)
     assert found["rows"] == {"train": 180, "validation": 20, "test": 50}
+    assert any(note.startswith("learned from: 200 of 1,4") for note in found["notes"])
+    assert any(note.startswith("tested: the first 50 of ") for note in found["notes"])
     assert "these are pictures" in lines["zero-shot"]["reason"]
     assert "language model" in lines["cascade"]["reason"]
     assert lines["tfidf"]["title"] == "logistic regression"
@@ -255,6 +275,91 @@ def test_training_rows_that_are_tested_are_left_out_and_counted(compare, rows_fi
     assert any("they are tested: 30" in note for note in found["notes"])
 
 
+def test_pictures_that_are_tested_are_not_learned_from(compare, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 4, 4), dtype=np.uint8), np.arange(60) % 2
+    # Ten of the forty training pictures are test pictures too.
+    np.savez(
+        tmp_path / "x.npz", x_train=np.concatenate([x[:30], x[40:50]]), y_train=y[:40], x_test=x[40:], y_test=y[40:]
+    )
+    found = document(compare(tmp_path / "x.npz", "--methods", "majority"))
+    assert found["rows"]["test"] == 20
+    assert found["rows"]["train"] + found["rows"]["validation"] == 30
+    assert any("they are tested: 10" in note for note in found["notes"])
+    assert not any("too good" in note for note in found["notes"])
+
+
+def test_rows_of_a_table_that_are_tested_are_not_learned_from(compare, tmp_path):
+    rows = [f"{i * 37 % 101},{i % 7},{'ab'[i % 2]}\n" for i in range(60)]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_text("size,count,label\n" + "".join(rows[:50]))
+    (tmp_path / "set" / "test.csv").write_text("size,count,label\n" + "".join(rows[40:]))
+    found = document(compare(tmp_path / "set", "--methods", "majority"))
+    assert found["rows"]["test"] == 20
+    assert found["rows"]["train"] + found["rows"]["validation"] == 40
+    assert any("they are tested: 10" in note for note in found["notes"])
+
+
+def test_a_task_is_judged_by_its_own_metric(compare, tiny_model_folder, tmp_path):
+    rows = [
+        {"query": f"the model {i}", "choices": ["a", "to guess next token from text"], "gold": i % 2} for i in range(40)
+    ]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "quiz.yaml").write_text("test: quiz.jsonl\nmetric: accuracy_bytes\n", encoding="utf-8")
+    arguments = ("--methods", "zero-shot", "--model", tiny_model_folder, "--dtype", "fp32")
+    found = document(compare(tmp_path / "quiz.yaml", *arguments))
+    other = document(compare(tmp_path / "quiz.jsonl", *arguments, output="o2"))
+    assert (found["metric"], other["metric"]) == ("accuracy_bytes", "accuracy")
+    assert found["chance"] == 0.5
+    said = [[r["prediction"] for r in read_items(f"{d['methods'][0]['folder']}/items.jsonl")] for d in (found, other)]
+    # As likelihoods the short choice is likelier, for each byte the long one.
+    assert set(said[1]) == {"a"}
+    assert set(said[0]) == {"to guess next token from text"}
+
+
+def test_other_shots_for_each_question_are_all_counted_as_labelled(compare, rows_file, tiny_model_folder, tmp_path):
+    rows = [{"query": f"the model {i}", "choices": ["learns", f"asks {i}"], "gold": i % 2} for i in range(40)]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "quiz.yaml").write_text("test: quiz.jsonl\nshots: random\n", encoding="utf-8")
+    arguments = ("--methods", "few-shot", "--shots", "2", "--model", tiny_model_folder)
+    found = document(compare(tmp_path / "quiz.yaml", *arguments))
+    assert found["methods"][0]["labelled_examples"] > 2
+
+
+def test_a_wrong_row_of_a_quiz_is_an_error_and_no_other_reading_of_it(compare, tmp_path):
+    rows = [{"query": f"the model {i}", "choices": ["learns", f"asks {i}"], "gold": i % 2} for i in range(40)]
+    rows[7]["gold"] = 5
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = compare(tmp_path / "quiz.jsonl", "--methods", "tfidf")
+    assert result.exit_code == 2
+    assert "quiz.jsonl:8" in result.stderr
+    assert "none of the choices" in result.stderr
+
+
+def test_rows_of_another_file_are_not_left_aside(compare, rows_file):
+    result = compare(rows_file, "--data", rows_file, "--methods", "majority")
+    assert result.exit_code == 2
+    assert "--data is for built-in tasks" in result.stderr
+
+
+def test_settings_of_a_method_that_is_not_compared_are_told(compare, rows_file):
+    result = compare(rows_file, "--methods", "majority")
+    assert "--set rnn.train.steps=10: rnn is not among the methods" in result.stderr
+
+
+def test_why_rows_are_not_read_as_evaluate_reads_them_is_told(compare, tmp_path):
+    lines = [f"the model learns {i},{'good' if i % 2 else 'bad'}\n" for i in range(60)]
+    lines[4] = "the model learns,\n"
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(lines), encoding="utf-8")
+    found = document(compare(tmp_path / "rows.csv", "--methods", "majority"))
+    assert any("column 'label' is empty" in note and "rows.csv:6" in note for note in found["notes"])
+    assert any("1 rows without a value in label" in note for note in found["notes"])
+    (tmp_path / "rows.csv").write_text("text,label\n" + "the model learns,\n" * 9, encoding="utf-8")
+    result = compare(tmp_path / "rows.csv", "--methods", "majority", output="o2")
+    assert result.exit_code == 2
+    assert "as a task of `llmkit evaluate`" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -266,6 +371,10 @@ def test_training_rows_that_are_tested_are_left_out_and_counted(compare, rows_fi
         (("digits", "--methods", "zero-shot"), "none of the methods can run"),
         (("digits", "--model", "nowhere"), "nowhere"),
         (("digits", "--methods", "majority", "--curve", "few"), "no number of examples"),
+        (("digits", "--methods", "majority", "--curve-methods", "majority"), "there is no curve to draw"),
+        (("digits", "--methods", "majority", "--curve", "2", "--curve-methods", "cnn"), "not among the methods"),
+        (("digits", "--question-column", "text"), "rows and columns of its own"),
+        (("python-docs-package", "--set", "data.test=0.5"), "they are a task's"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_of_the_user(run_cli, tmp_path, arguments, message):

@@ -82,6 +82,22 @@ def test_a_gate_on_one_model_is_about_its_score(run_cli, tmp_path, tiny_model_fo
     assert (tmp_path / "o" / "results.json").is_file()
 
 
+def test_a_gate_can_be_about_what_is_no_mean_over_items(run_cli, tmp_path, tiny_model_folder, other_model_folder):
+    path = tmp_path / "labels.jsonl"
+    rows = [{"text": f"the model {word} {n}", "label": word} for n in range(6) for word in ("learns", "asks")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    models = ("--model", tiny_model_folder, "--model", other_model_folder)
+    command = ("evaluate", *models, "--task", path, "--output", tmp_path / "o", "--json")
+    found = run_cli(*command, "--gate", "macro_f1 >= -1", "--gate", "matthews > 2")
+    assert found.exit_code == 3, found.output
+    document = json.loads(found.stdout)
+    assert [verdict["is_met"] for verdict in document["gates"]] == [True, False]
+    one, other = (entry["results"][0]["metrics"]["macro_f1"]["value"] for entry in document["models"])
+    difference = document["comparisons"][0]["differences"]["macro_f1"]
+    assert (difference["a"], difference["b"]) == (pytest.approx(one), pytest.approx(other))
+    assert difference["difference"] == pytest.approx(other - one)
+
+
 def test_several_models_are_evaluated_and_compared_with_the_first(
     run_cli, tmp_path, tiny_model_folder, other_model_folder, rows_file
 ):
@@ -105,6 +121,9 @@ def test_several_models_are_evaluated_and_compared_with_the_first(
         (("--compare", "one"), "one result cannot be compared"),
         (("--compare", "one", "two"), "no results.json"),
         (("--compare", "one", "two", "--model", "m"), "--model"),
+        (("--compare", "one", "two", "--chat"), "--chat"),
+        (("--compare", "one", "two", "--shots", "5"), "--shots"),
+        (("--compare", "one", "two", "--answer-column", "a"), "--answer-column"),
         (("--model", "m", "--task", "t", "--gate", "accuracy about 1"), "is not a condition"),
         (("--model", "m", "--task", "t", "--gate", "accuracy about 1"), "--gate"),
     ],

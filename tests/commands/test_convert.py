@@ -95,6 +95,7 @@ def test_an_adapter_is_merged(run_cli, tiny_model, tiny_tokenizer, tiny_model_fo
         (["MODEL", "--dtype", "bf16", "--output", "x"], "a gguf has no bf16"),
         (["MODEL/config.json", "--output", "x"], "not a GGUF file"),
         (["MODEL", "--output", "MODEL"], "not empty"),
+        (["MODEL", "--output", "model.onnx"], "ONNX is not written here"),
     ],
 )
 def test_what_cannot_be_done_is_told(run_cli, tiny_model_folder, tmp_path, monkeypatch, arguments, message):

@@ -27,6 +27,10 @@ def rows_of(*answers):
     return [{"prompt": f"the question {n}", "completion": answer} for n, answer in enumerate(answers)]
 
 
+def pairs_of(*answers):
+    return [{"prompt": f"the {n}", "chosen": answer, "rejected": "a token"} for n, answer in enumerate(answers)]
+
+
 def test_rows_without_fault_pass(check):
     result = check(rows_of("the next token", "text after that"))
     assert result.exit_code == 0, result.stderr
@@ -42,7 +46,7 @@ FAULTS = {
     "duplicates": (rows_of("text after") * 3, "warning", 2),
     "near-empty-answer": (rows_of("7", "text after"), "note", 1),
     "placeholder": (rows_of("I am {{name}}.", "text after"), "warning", 1),
-    "idle-pair": ([{"prompt": "the", "chosen": "a token", "rejected": "a token"}], "warning", 1),
+    "idle-pair": (pairs_of("a token", *["the text"] * 19), "warning", 1),
     "unusable": ([{"text": "the next token"}], "serious", 0),
 }
 
@@ -95,10 +99,39 @@ def test_show_of_pairs_has_the_chosen_answer_first(tmp_path, tokenizer_folder, r
     result = run_cli("data", "show", path, "--model", tokenizer_folder, "--json")
     texts = [row["text"].split("assistant\n")[1] for row in json.loads(result.stdout)["rows"]]
     assert texts == ["learns<|im_end|>\n", "guesses<|im_end|>\n"]
-    assert "1 pairs, of which each answer is a row" in result.stderr
+    assert "1 pairs, whose answers are shown one after the other" in result.stderr
+
+
+def test_pairs_are_counted_as_pairs_and_read_as_the_recipe_says(check):
+    rows = pairs_of("the text<|endoftext|>", "the token<|endoftext|>", "a token<|endoftext|>")
+    result = check(rows, "--json", "--set", 'data.strip=["<|endoftext|>"]')
+    account = json.loads(result.stdout)["account"]
+    assert (account["read"], account["used"]) == (3, 2)
+    assert account["dropped"]["both answers are the same"]["rows"] == 1
+
+
+def test_pairs_cannot_be_cut_at_their_beginning(check):
+    result = check(pairs_of("the text"), "--set", "data.overlong=cut-left")
+    assert result.exit_code == 3
+    assert "pairs of answers are not cut at their beginning" in result.stdout
 
 
 def test_a_file_that_is_not_there_is_no_finding(tmp_path, tokenizer_folder, run_cli):
     result = run_cli("data", "check", tmp_path / "absent.jsonl", "--model", tokenizer_folder)
     assert result.exit_code == 2
     assert "no such file" in result.stderr
+
+
+def test_plain_text_is_sent_to_pretraining(tmp_path, tokenizer_folder, run_cli):
+    (tmp_path / "corpus.txt").write_text("the next token")
+    result = run_cli("data", "check", tmp_path / "corpus.txt", "--model", tokenizer_folder)
+    assert result.exit_code == 3
+    assert "llmkit pretrain --model MODEL" in result.stderr
+
+
+def test_show_says_of_rows_in_no_form_which_columns_could_be_named(tmp_path, tokenizer_folder, run_cli):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"id": "1", "turns_en": ["a", "b"]}))
+    result = run_cli("data", "show", path, "--model", tokenizer_folder)
+    assert result.exit_code == 2
+    assert "--set data.columns.turns=COLUMN" in result.stderr

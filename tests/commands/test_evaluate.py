@@ -34,7 +34,7 @@ def test_a_file_of_labels_is_scored_with_and_without_shots(run_cli, tmp_path, ti
         ("rows", 2, 12, 0.5),
     ]
     for result in found["results"]:
-        means = {"accuracy", "accuracy_bytes", "accuracy_tokens"}
+        means = {"accuracy", "accuracy_bytes", "accuracy_characters", "accuracy_tokens"}
         assert set(result["metrics"]) == {*means, "macro_f1", "matthews", "log_loss", "calibration_error"}
         accuracy = result["metrics"]["accuracy"]
         assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
@@ -42,7 +42,9 @@ def test_a_file_of_labels_is_scored_with_and_without_shots(run_cli, tmp_path, ti
         assert [item["id"] for item in items] == [str(n) for n in range(12)]
         about = {"id", "question_hash", "prompt", "prediction", "answer", "correct", "scores", "choices"}
         assert about == set(items[0])
-        assert {"text", "log_likelihood", "num_tokens", "num_bytes", "is_greedy"} == set(items[0]["choices"][0])
+        sizes = {"num_tokens", "num_bytes", "num_characters"}
+        assert {"text", "log_likelihood", "is_greedy", *sizes} == set(items[0]["choices"][0])
+        assert result["prompt_by"] == "llmkit"
         right = sum(item["correct"] for item in items) / len(items)
         assert result["metrics"]["accuracy"]["value"] == pytest.approx(right)
 

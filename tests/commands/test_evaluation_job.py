@@ -27,7 +27,7 @@ def evaluate(run_cli, tmp_path, tiny_model_folder, rows_file):
 
 
 def test_shots_are_drawn_several_times_and_the_spread_is_shown(evaluate, tmp_path):
-    result = evaluate("--shots", "0,2", "--shot-draws", "3")
+    result = evaluate("--shots", "0,2", "--shot-draws", "3", "--items")
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(r["shots"], r["draw"]) for r in document["results"]] == [(0, 0), (2, 0), (2, 1), (2, 2)]
     assert len({r["prompts_hash"] for r in document["results"]}) == 4
@@ -36,6 +36,7 @@ def test_shots_are_drawn_several_times_and_the_spread_is_shown(evaluate, tmp_pat
     assert (spread["worst"], spread["best"]) == (min(values), max(values))
     assert spread["mean"] == pytest.approx(sum(values) / 3)
     assert "worst" in result.stdout
+    assert "rows, 2 shots, draw 3: the worst items" in result.stderr
 
 
 def test_all_wordings_of_the_prompt_are_asked(evaluate, tmp_path, rows_file):
@@ -110,6 +111,32 @@ def test_the_same_command_goes_on_where_it_was_stopped(evaluate, tmp_path, monke
     found = json.loads(result.stdout)["results"][0]["metrics"]
     assert found["accuracy"] == expected["results"][0]["metrics"]["accuracy"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rows.jsonl", "whole"]
+
+
+def test_too_few_rows_for_the_shots_are_told_before_the_model_is_loaded(evaluate, tmp_path, monkeypatch):
+    from llmkit.models import causal_lm
+
+    monkeypatch.delattr(causal_lm, "load_causal_lm")
+    assert "only 9 rows for 10 shots" in evaluate("--shots", "0,10", code=2).stderr
+
+
+def test_two_tasks_of_one_name_are_refused(evaluate, tmp_path, rows_file):
+    other = tmp_path / "other" / "rows.jsonl"
+    other.parent.mkdir()
+    shutil.copy(rows_file, other)
+    assert "two of the tasks are called rows" in evaluate("--task", other, code=2).stderr
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "perplexity"])
+def test_the_worst_of_single_continuations_are_the_least_likely(evaluate, tmp_path, metric):
+    rows = "".join(json.dumps({"context": "the", "continuation": word}) + "\n" for word in ("model", "learns", "asks"))
+    (tmp_path / "said.jsonl").write_text(rows, encoding="utf-8")
+    (tmp_path / "said.yaml").write_text(f"test: said.jsonl\nmetric: {metric}\n", encoding="utf-8")
+    result = evaluate("--items", "--task", tmp_path / "said.yaml")
+    items = [json.loads(line) for line in (tmp_path / "out" / "items-said-0shot.jsonl").read_text().splitlines()]
+    order = sorted(items, key=lambda item: -item["scores"]["nats"])
+    shown = result.stdout.partition("margin")[2].partition("margin")[2].splitlines()[2:]
+    assert [line.split()[0] for line in shown if line.strip()] == [item["id"] for item in order]
 
 
 def test_the_worst_items_are_shown_where_they_are_wanted(evaluate):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_show_of_an_adapter_tells_its_base_and_rank(run_cli, adapter, tiny_model
     assert (facts["kind"], facts["rank"]) == ("lora", 4)
     assert facts["parameters"] > 0
     assert "adapter rank" in run_cli("model", "show", adapter).stdout
+
+
+def test_a_base_that_lies_beside_the_adapter_is_found_from_anywhere(run_cli, adapter, tiny_model_folder, tmp_path):
+    shutil.copytree(tiny_model_folder, tmp_path / "base")
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "../base"}))
+    facts = json.loads(run_cli("model", "show", adapter, "--json").stdout)
+    assert facts["layers"] == 2
+    result = run_cli("model", "merge", adapter, "--output", tmp_path / "merged")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_merged_in_fp32_is_exact_and_bf16_tells_its_cost(run_cli, adapter, tmp_path):

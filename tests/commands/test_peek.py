@@ -126,6 +126,23 @@ def test_a_terminal_shows_the_text_in_colours_and_its_hardest_places(peeked, mon
     assert "\x1b" not in terminal.getvalue()
 
 
+def test_a_narrow_terminal_shows_fewer_things_and_none_of_them_cut(peeked, monkeypatch):
+    document = peeked("the model learns to guess", "--layers")
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    seen = {}
+    for width in (80, 300):
+        monkeypatch.setattr(peek_view, "terminal_width", lambda width=width: width)
+        monkeypatch.setattr("llmkit.commands.terminal.terminal_width", lambda width=width: width)
+        terminal.truncate(0)
+        terminal.seek(0)
+        peek_view.show(document, 3)
+        seen[width] = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert ".." not in seen[80]
+    assert seen[300].count("%") > seen[80].count("%")
+
+
 @pytest.mark.parametrize(
     ("bits", "styles"), [(0.5, ("dim",)), (2, ()), (6, ("yellow",)), (10, ("magenta",)), (20, ("red", "bold"))]
 )
@@ -148,6 +165,12 @@ def test_the_page_is_written_whole(run_cli, tiny_model_folder, tmp_path):
     assert result.stdout == ""
     assert str(page) in result.stderr
     assert page.read_text().startswith("<!doctype html>")
+    assert run_cli("peek", "--model", tiny_model_folder, "again", "--html", page).exit_code == 0
+    page.write_text("<!doctype html><p>my own page</p>")
+    result = run_cli("peek", "--model", tiny_model_folder, TEXT, "--html", page)
+    assert result.exit_code == 2
+    assert "this file is no page of llmkit" in result.stderr
+    assert "my own page" in page.read_text()
 
 
 @pytest.mark.parametrize(

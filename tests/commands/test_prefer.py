@@ -63,3 +63,19 @@ def test_how_pairs_are_split_changes_nothing(prefer, tmp_path):
     for one, two in zip(lines(tmp_path / "auto"), lines(tmp_path / "split"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
         assert two["reward_margin"] == pytest.approx(one["reward_margin"], abs=1e-3)
+
+
+def test_fields_of_trees_are_refused(prefer):
+    result = prefer("run", **{"data.paths": "all"})
+    assert result.exit_code == 2
+    assert "the task prefer has no use for data.paths" in result.stderr
+
+
+def test_what_became_of_the_pairs_is_said_first_and_kept(prefer, tmp_path):
+    with (tmp_path / "pairs.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"prompt": "the", "chosen": "a token<|end|>", "rejected": "a token"}) + "\n")
+    result = prefer("run", **{"data.strip": "['<|end|>']", "data.validation": 0.0})
+    assert result.exit_code == 0, result.stderr
+    assert "1 rows dropped: both answers are the same" in result.stderr
+    report = json.loads((tmp_path / "run/data-report.json").read_text())["train"]
+    assert (report["read"], report["used"]) == (66, 65)

@@ -120,6 +120,33 @@ def test_a_budget_chooses_sizes_that_take_about_as_much(run_cli, prepared_folder
     assert "no ladder" in small.stderr
 
 
+def test_the_best_of_some_learning_rates_is_taken_for_all_models(run_cli, prepared_folder, tmp_path):
+    command = ["scale", "--data", prepared_folder, "--output", tmp_path, *SIZES, *SETS, "--search-lr"]
+    first = run_cli(*command, "--dry-run")
+    lines = first.stdout.splitlines()
+    assert len(lines) == 5
+    assert all("/search/lr-" in line for line in lines)
+    assert "when these are trained, the same command prints those of the ladder" in first.stderr
+    assert run_cli(*command, "--time-limit", "1s").exit_code == 75
+    document = json.loads(run_cli(*command, "--json").stdout)
+    tried = document["search"]
+    assert [found["factor"] for found in tried] == [0.25, 0.5, 1.0, 2.0, 4.0]
+    assert [found["lr"] for found in tried] == [0.0015, 0.003, 0.006, 0.012, 0.024]
+    for found in tried:
+        summary = json.loads((tmp_path / "search" / found["name"] / "summary.json").read_text())
+        assert summary["validation"]["nats_per_token"] == found["loss"]
+    best = min(tried, key=lambda found: found["loss"])
+    assert {rung["lr"] for rung in document["rungs"]} == {best["lr"]}
+    assert document["rule"].startswith(f"all learning rates times {best['factor']:g}, which was best for 22k-0.2x")
+    whole = document["rungs"][0]["steps"]
+    plan = json.loads((tmp_path / "search" / "lr-0.006" / "plan.json").read_text())
+    assert plan["steps"] == max(10, round(0.3 * whole))
+    known = run_cli(*command, "--dry-run").stdout.splitlines()
+    assert len(known) == 4
+    assert all(f"train.lr={best['lr']:g}" in line for line in known)
+    assert "not the same: searches_lr" in run_cli(*command[:-1]).stderr
+
+
 def test_the_width_of_a_baseline_has_its_law_and_its_check(run_cli, tmp_path):
     fields = ["train.steps=40", "train.validate_every=0", "train.warmup_steps=5", "data.validation=0.3"]
     sets = [x for field in fields for x in ("--set", field)]
@@ -179,7 +206,7 @@ def results_of(law, sizes, amounts):
 def lines_about(results, budgets):
     """What is told of these models and the next larger one, and the document behind it."""
     from llmkit.commands.ladder_law import describe
-    from llmkit.commands.scale_show import tell
+    from llmkit.reporting.scaling_words import tell
 
     following = {**results[-1], "name": "next", "parameters": 2 * results[-1]["parameters"]}
     document = describe(results, following, size_dial="parameters", budgets=budgets)
@@ -196,6 +223,18 @@ def test_a_ladder_of_sizes_and_tokens_tells_the_best_model_for_a_budget():
     assert [curve["name"] for curve in document["curves"]] == ["2e+07 tokens", "4e+07 tokens", "8e+07 tokens"]
     assert any(line.startswith("best for 1e+15 FLOPs:") for line in lines)
     assert any("too far from this ladder to be believed" in line for line in lines)
+
+
+def test_a_model_far_behind_the_ladder_is_predicted_with_a_warning():
+    from llmkit.commands.ladder_law import describe
+    from llmkit.reporting.scaling_words import tell
+
+    results = results_of(CHINCHILLA, (1e6, 1e7, 1e8, 1e9), (2e7,))
+    following = {**results[-1], "name": "next", "parameters": 1e10}
+    document = describe(results, following, size_dial="parameters", budgets=[])
+    lines = list(tell({**document, "measure": "nats_per_token", "check": None}))
+    assert lines[-1].startswith("next, next: loss")
+    assert lines[-1].endswith("further from this ladder than a law should be asked")
 
 
 def test_two_amounts_of_tokens_leave_a_law_of_size_alone_and_no_best_model():

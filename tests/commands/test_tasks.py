@@ -149,11 +149,18 @@ def test_what_a_row_says_is_text_in_a_dialogue_too(tiny_tokenizer):
     (ids,) = chat.encode([text])
     end = tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert ids.count(end) == 3
+    assert chat.stop_ids == {end}
     assert chat.show(text).endswith("<|im_start|>user\nwhat<|im_end|>\n<|im_start|>assistant\n")
     messages = [{"role": "user", "content": "the model"}]
     plain = chat.encode([chat.render([Turn("user", "the model")])])[0]
     asked = tiny_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert plain == asked
+
+
+def test_the_other_wordings_of_a_built_in_task_are_llmkits_own(data):
+    variants = open_tasks("sst2", Flags(prompts="all"), [str(data)])
+    assert [variant.prompt_by for variant in variants] == ["lm-evaluation-harness", "llmkit", "llmkit"]
+    assert len({variant.content_hash for variant in variants}) == 3
 
 
 def test_the_list_shows_metric_chance_and_place(run_cli):
@@ -164,6 +171,10 @@ def test_the_list_shows_metric_chance_and_place(run_cli):
     assert (hellaswag["kind"], hellaswag["metric"], hellaswag["chance"]) == ("choice", "accuracy_bytes", 0.25)
     assert "hellaswag_val*.jsonl" in hellaswag["files"]
     assert len(found["sst2"]["prompts"]) == 3
+    assert [found[name]["prompt_by"] for name in ("sst2", "trec", "wikitext")] == [
+        *("lm-evaluation-harness", "llmkit", None)
+    ]
+    assert "BOS stands once" in shown.stderr
 
 
 @pytest.mark.parametrize(

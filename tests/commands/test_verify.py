@@ -1,117 +1,96 @@
-"""`llmkit run verify`: checkpoints, results and prepared data against their checksums."""
+"""`llmkit verify`, through the command line."""
 
 from __future__ import annotations
 
 import json
-import shutil
 
-import pytest
-
-from llmkit.training.checkpoint import write_manifest
+from llmkit.commands.verify import CHECKS
 
 
-def write_folder(folder):
-    """Two files, and their checksums."""
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 4)
-    (folder / "state.json").write_text('{"step": 1}')
-    write_manifest(folder)
-    return folder
+def states(document):
+    return {check["name"]: check["state"] for check in document["checks"]}
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A run with two checkpoints, one that was set aside, one that is half deleted, and a result."""
-    folder = tmp_path / "run"
-    for step in (1, 2):
-        write_folder(folder / "checkpoints" / f"step-{step:08}")
-    for name in ("damaged-step-00000003", ".step-00000000.tmp"):
-        (folder / "checkpoints" / name).mkdir()
-    (folder / "model").mkdir()
-    (folder / "recipe.yaml").write_text("kind: pretrain\n")
-    return folder
+def test_a_run_gets_its_certificate_and_a_damaged_one_does_not(run_cli, tiny_pretraining, tmp_path):
+    run = tmp_path / "run"
+    assert run_cli(*tiny_pretraining, "--set", "train.steps=2", "--output", run).exit_code == 0
+    result = run_cli("verify", run, "--json")
+    assert result.exit_code == 0, result.stderr + result.stdout
+    document = json.loads(result.stdout)
+    assert document["passed"]
+    assert set(states(document)) == {check.name for check in CHECKS}
+    assert states(document)["killed and resumed = whole"] == "pass"
+    assert states(document)["adapter at start = base"] == "not applicable"
+    assert {"recipe", "data", "tokenizer", "result"} == document["hashes"].keys()
+    assert json.loads((run / "certificate.json").read_text()) == document
+    assert document["environment"]["torch"]
 
-
-def verify(run_cli, *paths):
-    """(exit code, name -> state)."""
-    result = run_cli("run", "verify", *paths, "--json")
-    checks = json.loads(result.stdout)["checks"]
-    return result.exit_code, {check["path"].rpartition("/")[2]: check["state"] for check in checks}
-
-
-def snapshot(folder):
-    """All files below a folder, with their contents and times."""
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_whole_run_passes(run_cli, run):
-    assert verify(run_cli, run) == (
-        0,
-        {
-            "run": "whole",
-            "step-00000001": "whole",
-            "step-00000002": "whole",
-            "damaged-step-00000003": "set aside",
-            "model": "no checksums",
-        },
-    )
-
-
-def test_a_single_flipped_bit_is_found_named_and_left_as_it_is(run_cli, run):
-    path = run / "checkpoints" / "step-00000002" / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[700] ^= 4
-    path.write_bytes(data)
-    before = snapshot(run)
-    result = run_cli("run", "verify", run)
+    weights = next((run / "checkpoints").glob("step-*")) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    result = run_cli("verify", run)
     assert result.exit_code == 3
-    assert "step-00000002: model.safetensors does not match its checksum" in result.stderr
-    assert [line.split()[-1] for line in result.stdout.splitlines() if "step-00000001" in line] == ["whole"]
-    assert snapshot(run) == before
+    assert "failed: files whole" in result.stderr
+    assert "model.safetensors does not match its checksum" in result.stdout
+    assert not json.loads((run / "certificate.json").read_text())["passed"]
 
 
-@pytest.mark.parametrize("name", ["state.json", "manifest.json"])
-def test_a_missing_file_is_found(run_cli, run, name):
-    (run / "checkpoints" / "step-00000001" / name).unlink()
-    code, states = verify(run_cli, run)
-    assert (code, states["step-00000001"], states["step-00000002"]) == (3, "damaged", "whole")
+def test_a_model_alone_is_verified_and_what_does_not_apply_is_said(run_cli, tiny_model_folder, tmp_path):
+    result = run_cli("verify", tiny_model_folder, "--output", tmp_path / "c.json", "--json")
+    assert result.exit_code == 0, result.stdout
+    found = states(json.loads(result.stdout))
+    assert found["cached = uncached generation"] == found["ids in training = ids in chat"] == "pass"
+    assert found["a batch can be learnt by heart"] == "not applicable"
+    assert (tmp_path / "c.json").is_file()
+    assert not (tiny_model_folder / "certificate.json").exists()
 
 
-def test_a_result_with_checksums_is_checked_too(run_cli, run):
-    shutil.rmtree(run / "model")
-    write_folder(run / "model")
-    assert verify(run_cli, run)[1]["model"] == "whole"
-    (run / "model" / "state.json").write_text('{"step": 2}')
-    assert verify(run_cli, run)[0] == 3
+def test_a_certificate_of_a_baseline_tells_its_result_and_what_was_set(run_cli, tmp_path):
+    from hashlib import sha256
+
+    fields = ["--set", "train.steps=2", "--set", "model.hidden_size=8"]
+    run = tmp_path / "run"
+    assert run_cli("baseline", "tiny/baseline-mlp", "--output", run, *fields).exit_code == 0
+    hashes = json.loads(run_cli("verify", run, "--json").stdout)["hashes"]
+    assert hashes.keys() == {"recipe", "data", "result"}
+    assert hashes["recipe"] == sha256((run / "recipe.yaml").read_bytes()).hexdigest()
+    other = json.loads(run_cli("verify", run, "--set", "model.hidden_size=9", "--json").stdout)["hashes"]
+    assert other["recipe"] != hashes["recipe"]
+    assert other["data"] == hashes["data"]
 
 
-def test_a_recipe_that_cannot_be_read_is_damage(run_cli, run):
-    (run / "recipe.yaml").write_text("kind: [")
-    code, states = verify(run_cli, run)
-    assert (code, states["run"]) == (3, "damaged")
+def test_nothing_but_a_certificate_is_replaced(run_cli, tiny_model_folder, tmp_path):
+    notes = tmp_path / "notes.json"
+    for content in ("my notes", "[1]", '{"checks": []}'):
+        notes.write_text(content)
+        result = run_cli("verify", tiny_model_folder, "--output", notes)
+        assert (result.exit_code, notes.read_text()) == (2, content)
+        assert "this file is no certificate of llmkit" in result.stderr
+    assert "this is a folder" in run_cli("verify", tiny_model_folder, "--output", tmp_path).stderr
+    kept = {"subject": "x", "passed": False, "hashes": {}, "checks": []}
+    notes.write_text(json.dumps(kept))
+    assert run_cli("verify", tiny_model_folder, "--output", notes).exit_code == 0
+    assert json.loads(notes.read_text())["passed"]
 
 
-def test_a_checkpoint_may_be_named_itself(run_cli, run):
-    assert verify(run_cli, run / "checkpoints" / "step-00000001") == (0, {"step-00000001": "whole"})
+def test_a_check_that_breaks_down_has_failed_and_the_others_go_on(run_cli, tiny_model_folder, monkeypatch):
+    from llmkit.generation import decode
 
+    def broken(*args, **kwargs):
+        raise RuntimeError("no cache today")
 
-def test_prepared_data_is_checked_byte_by_byte(run_cli, prepared_folder, tmp_path):
-    folder = tmp_path / "data"
-    shutil.copytree(prepared_folder, folder)
-    assert verify(run_cli, folder) == (0, {"data": "whole"})
-    path = folder / "tokens-train.npy"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    result = run_cli("run", "verify", folder)
+    monkeypatch.setattr(decode, "decode", broken)
+    result = run_cli("verify", tiny_model_folder)
     assert result.exit_code == 3
-    assert "tokens-train.npy does not match its checksum" in result.stderr
-    path.write_bytes(data[:-1])
-    assert verify(run_cli, folder) == (3, {"data": "damaged"})
+    assert "RuntimeError: no cache today" in result.stdout
+    assert "scores of the tree = naive" in result.stdout
 
 
-def test_what_carries_no_checksums_is_an_error(run_cli, tmp_path):
-    result = run_cli("run", "verify", tmp_path)
+def test_what_cannot_be_verified_is_told(run_cli, tiny_model_folder, tmp_path):
+    assert "there is no such recipe" in run_cli("verify", "nowhere").stderr
+    result = run_cli("verify", tiny_model_folder, "--data", "x.jsonl")
     assert result.exit_code == 2
-    assert "no run, no checkpoint and no prepared data" in result.stderr
-    assert run_cli("run", "verify", tmp_path / "none").exit_code == 2
+    assert "a model is verified by itself" in result.stderr
+    (tmp_path / "empty").mkdir()
+    assert run_cli("verify", tmp_path / "empty").exit_code == 2

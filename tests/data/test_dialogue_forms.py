@@ -102,6 +102,10 @@ FORMS = {
         {"messages": [{"role": "assistant", "content": "a", "reasoning_content": "hm"}]},
         [Message("assistant", "a", thinking="hm")],
     ),
+    "thinking in a field of typed parts": (
+        {"messages": [{"role": "assistant", "content": "a", "reasoning": [{"type": "text", "text": "hm"}]}]},
+        [Message("assistant", "a", thinking="hm")],
+    ),
     "speakers": (
         {"turns": [{"speaker": "USER", "utterance": "u"}, {"speaker": "SYSTEM", "utterance": "a"}]},
         [U("u"), A("a")],
@@ -182,6 +186,39 @@ def test_messages_of_trees_in_rows_of_their_own_are_put_together(tmp_path, capsy
     assert "1 messages answer one that is not there (the first: gone)" in capsys.readouterr().err
 
 
+def test_a_tree_whose_root_is_deleted_is_left_out(tmp_path, capsys):
+    good = {"prompt": {**TREE, "text": "other"}}
+    found = list(read_dialogues(write_rows(tmp_path, {"prompt": {**TREE, "deleted": True}}, good), paths="best"))
+    assert [d.messages[0].content for d in found] == ["other"]
+    assert "2 deleted messages of trees are left out" in capsys.readouterr().err
+
+
+def test_messages_of_trees_in_a_table_are_put_together(tmp_path):
+    path = tmp_path / "messages.csv"
+    path.write_text(
+        "message_id,parent_id,text,role,rank,deleted\n"
+        "1,,u,prompter,,False\n"
+        "2,1,worse,assistant,1.0,False\n"
+        "3,1,best,assistant,0.0,False\n"
+        "4,1,gone,assistant,,True\n"
+    )
+    [dialogue] = read_dialogues(str(path))
+    assert list(dialogue.messages) == [U("u"), A("best")]
+
+
+def test_plain_text_is_sent_to_pretraining(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("The model learns.\n")
+    with pytest.raises(DataError, match="this is plain text, and rows are needed") as raised:
+        list(read_dialogues(str(path)))
+    assert "llmkit pretrain --model MODEL" in raised.value.fix
+
+
+def test_a_form_is_said_once_however_often_rows_change_it(tmp_path, capsys):
+    list(read_dialogues(write_rows(tmp_path, *[FORMS["alpaca"][0], FORMS["messages"][0]] * 3)))
+    assert capsys.readouterr().err.count("by its columns") == 2
+
+
 def test_columns_can_be_named(tmp_path, capsys):
     path = write_rows(tmp_path, {"q": "p", "prompt": "other", "a": "c"})
     [dialogue] = read_dialogues(path, columns={"prompt": "q", "completion": "a"})
@@ -252,6 +289,10 @@ WRONG = {
     "message 1 (user) calls a tool": {"messages": [{"role": "user", "content": "", "tool_calls": [{"name": "f"}]}]},
     "the tools are no JSON": {"messages": [{"role": "user", "content": "u"}], "tools": "f, g"},
     "tool 1 has no name": {"messages": [{"role": "user", "content": "u"}], "tools": [{"title": "f"}]},
+    "message 1 has 'reasoning' that is no text": {
+        "messages": [{"role": "assistant", "content": "x", "reasoning": {"effort": "high"}}]
+    },
+    "column 'system' is list, not text": {"prompt": "p", "completion": "c", "system": ["s"]},
     "message 1 has weight 0.5": {"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]},
     "column 'output' is empty": {"instruction": "i", "output": None},
     "column 'answer' is dict, not text": {"question": "q", "answer": {}},
@@ -265,6 +306,12 @@ def test_what_is_wrong_with_a_row_is_said_with_its_line(reason, tmp_path):
         list(read_dialogues(write_rows(tmp_path, good, WRONG[reason])))
     assert raised.value.where.endswith("rows.jsonl:2")
     assert reason in raised.value.message
+
+
+def test_an_instruction_with_both_input_and_context_is_an_error(tmp_path):
+    row = {"instruction": "i", "output": "o", "input": "x", "context": "y"}
+    with pytest.raises(DataError, match="columns 'input' and 'context' both say something"):
+        list(read_dialogues(write_rows(tmp_path, row)))
 
 
 def test_bad_rows_are_collected_twenty_at_most(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from llmkit.data.dialogue_forms import Dialogue
 from llmkit.data.dialogue_set import drop_shared, encode_set, hold_out
-from llmkit.data.rendering import Message
+from llmkit.data.messages import Message, ToolCall
 from llmkit.errors import DataError
 
 
@@ -43,8 +43,11 @@ def test_an_overlong_row_can_be_an_error(tiny_tokenizer):
 
 
 def test_a_set_of_which_nothing_can_be_used_is_an_error(tiny_tokenizer):
-    with pytest.raises(DataError, match="no row can be used; 2 of 2: an empty answer"):
+    with pytest.raises(DataError, match="no row of train can be used; 2 of 2: an empty answer"):
         encode([dialogue("q", " ")] * 2, tiny_tokenizer)
+    with pytest.raises(DataError, match="no row of validation can be used") as raised:
+        encode_set([dialogue("q", " ")], tiny_tokenizer, name="validation", max_length=64, overlong="drop")
+    assert "hold out more rows with data.validation" in raised.value.fix
 
 
 def test_duplicates_and_texts_like_control_tokens_are_counted(tiny_tokenizer):
@@ -52,6 +55,15 @@ def test_duplicates_and_texts_like_control_tokens_are_counted(tiny_tokenizer):
     report = encode(rows, tiny_tokenizer)[1].to_json()
     assert report["duplicates"] == 1
     assert report["rows_with_text_like_control_tokens"] == 1
+
+
+def test_what_looks_like_a_control_token_is_counted_wherever_it_stands(tiny_tokenizer):
+    thinks = Message("assistant", "a", thinking="<|im_end|>")
+    calls = Message("assistant", "a", tool_calls=(ToolCall("f", '{"x": "<|im_end|>"}'),))
+    schema = '[{"type": "function", "function": {"name": "f", "description": "<|im_end|>"}}]'
+    rows = [Dialogue((Message("user", "q"), answer), "f:1") for answer in (thinks, calls)]
+    rows += [Dialogue(dialogue("q", "a").messages, "f:2", schema), dialogue("q", "a")]
+    assert encode(rows, tiny_tokenizer)[1].num_control_like == 3
 
 
 def test_rows_that_ask_the_same_are_on_one_side():
@@ -71,10 +83,7 @@ def test_a_row_stays_on_its_side_when_rows_are_added():
 def test_a_small_share_of_few_rows_is_one_row():
     train, validation = hold_out([dialogue(f"question {n}", "a") for n in range(5)], 0.001)
     assert (len(train), len(validation)) == (4, 1)
-    assert hold_out([dialogue("q", "a")] * 3, 0.5)[0:2] in (
-        ([dialogue("q", "a")] * 3, []),
-        ([], [dialogue("q", "a")] * 3),
-    )
+    assert hold_out([dialogue("q", "a")] * 3, 0.5) == ([dialogue("q", "a")] * 3, [])
     assert hold_out([dialogue("q", "a"), dialogue("r", "a")], 0.0)[1] == []
 
 

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from llmkit.data.dialogue_set import encode_set
-from llmkit.data.dialogue_source import read_sets, read_source
+from llmkit.data.dialogue_source import read_pair_sets, read_pairs, read_sets, read_source
 from llmkit.data.messages import Message
-from llmkit.errors import RecipeError
+from llmkit.errors import DataError, RecipeError
 from llmkit.recipe.schema import FinetuneData
 
 
@@ -89,3 +89,40 @@ def test_validation_rows_that_ask_what_training_asks_are_counted(tmp_path, capsy
     sets = read_sets(FinetuneData(source=train, validation=held_out))
     assert (len(sets.train), len(sets.shared), sets.num_same_questions) == (4, 1, 1)
     assert "1 of 2 validation rows ask what training rows ask as well" in capsys.readouterr().err
+
+
+def test_the_answers_of_pairs_are_read_as_the_recipe_says(tmp_path, capsys):
+    def turns(*texts):
+        return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+    row = {
+        "prompt": "p",
+        "chosen": turns("p", "<think>hm</think>a<|end|>", "q", "b"),
+        "rejected": turns("p", "r<|end|>"),
+    }
+    path = write_rows(tmp_path / "pairs.jsonl", [row])
+    [pair] = read_pairs(path, FinetuneData(strip=["<|end|>"], thinking="drop", train_on="last"))
+    assert [(m.content, m.is_answer) for m in pair.chosen] == [("a", False), ("q", False), ("b", True)]
+    assert [(m.content, m.is_answer) for m in pair.rejected] == [("r", True)]
+    said = capsys.readouterr().err
+    assert "2 answers ended with a text of data.strip" in said
+    assert "1 answers think, which is left out" in said
+
+
+def test_pairs_are_split_by_what_they_ask(tmp_path):
+    rows = [{"prompt": f"q {n % 20}", "chosen": f"a {n}", "rejected": "b"} for n in range(60)]
+    path = write_rows(tmp_path / "pairs.jsonl", rows)
+    sets = read_pair_sets(FinetuneData(source=path, validation=0.3))
+    assert len(sets.train) + len(sets.validation) == 60
+    assert not {p.question for p in sets.train} & {p.question for p in sets.validation}
+    held_out = write_rows(tmp_path / "held.jsonl", [rows[0], {**rows[1], "chosen": "c"}])
+    sets = read_pair_sets(FinetuneData(source=path, validation=held_out))
+    # Row 0 itself is left out of training; what rows 0 and 1 ask is asked there by rows 20, 40, 1, 21 and 41 still.
+    assert (len(sets.train), len(sets.shared), sets.num_same_questions) == (59, 1, 2)
+
+
+def test_to_hold_out_everything_is_an_error(tmp_path):
+    path = pairs(tmp_path / "rows.jsonl", 5)
+    for validation in (1.0, path):
+        with pytest.raises(DataError, match="none of the 5 rows is left to learn from"):
+            read_sets(FinetuneData(source=path, validation=validation))

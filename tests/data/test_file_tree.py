@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -44,6 +45,16 @@ def test_files_are_the_same_however_they_are_packed(tmp_path, kind):
     tree = open_tree(str(path))
     assert tree.names == ["data/a/1.txt", "data/b/2.txt"]
     assert tree.read("data/b/2.txt") == b"two"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_compressed_file_is_unpacked_within_an_archive_as_in_a_folder(tmp_path, kind):
+    write = write_zip if kind == "zip" else lambda path, files: write_tar(path, files, "w:gz")
+    packed = gzip.compress(b"text,label\na,b\n")
+    tree = open_tree(str(write(tmp_path / f"x.{kind}", {"train.csv.gz": packed, "cut.csv.gz": packed[:-9]})))
+    assert tree.read("train.csv.gz") == b"text,label\na,b\n"
+    with pytest.raises(DataError, match="damaged or cut short"):
+        tree.read("cut.csv.gz")
 
 
 @pytest.mark.parametrize("name", ["../evil.txt", "/etc/evil.txt", "a/../../evil.txt"])

@@ -172,3 +172,40 @@ def test_prompts_of_a_language_are_beginnings(tmp_path):
     a, e, m = (data.encoder.ids[sign] for sign in "aem")
     assert inputs_of(new).tolist() == [[1, e, m, 0], [1, a, 2, m]]
     assert new.notes == ["1 characters are not known"]
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("train_images", "train_labels"), ("My-X", "My-y")])
+def test_an_array_file_of_training_is_one_for_new_rows_whatever_its_arrays_are_called(tmp_path, names):
+    path = tmp_path / "set.npz"
+    pictures = np.random.default_rng(0).integers(0, 256, (10, 4, 4), dtype=np.uint8)
+    np.savez(path, **{names[0]: pictures, names[1]: np.arange(10) % 2})
+    data, stored = train(path)
+    new = read_new_rows(stored, str(path))
+    assert torch.equal(inputs_of(new), data.splits["train"].batch(range(10))["inputs"])
+    assert new.names[0] == f"{path}:1"
+
+
+def test_all_arrays_of_a_file_are_read_and_told_apart(tmp_path):
+    path = tmp_path / "set.npz"
+    x, y = np.random.default_rng(0).integers(0, 256, (6, 4, 4), dtype=np.uint8), np.arange(6) % 2
+    np.savez(path, x_train=x[:4], y_train=y[:4], x_test=x[4:], y_test=y[4:])
+    _, stored = train(path)
+    new = read_new_rows(stored, str(path))
+    assert len(new.rows) == 6
+    assert [new.names[0], new.names[-1]] == [f"{path}:x_train:1", f"{path}:x_test:2"]
+
+
+def test_rows_of_a_table_come_from_arrays_too(tmp_path):
+    path = tmp_path / "table.npz"
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    np.savez(path, x=x, y=np.arange(20) % 2)
+    data, stored = train(path)
+    np.savez(tmp_path / "new.npz", features=x[:5])
+    new = read_new_rows(stored, str(tmp_path / "new.npz"))
+    assert torch.equal(inputs_of(new), data.splits["train"].inputs[:5])
+    np.savez(tmp_path / "new.npz", features=x[:5, None])
+    with pytest.raises(DataError, match="5x1x3 holds no rows"):
+        read_new_rows(stored, str(tmp_path / "new.npz"))
+    np.savez(tmp_path / "new.npz", rest=x)
+    with pytest.raises(DataError, match="to be read by its name: rest"):
+        read_new_rows(stored, str(tmp_path / "new.npz"))

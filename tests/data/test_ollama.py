@@ -78,3 +78,9 @@ def test_signs_of_go_in_a_template_are_not_translated(with_template):
     assert turns is not None
     assert go_template(turns, adds_bos=False) is None
     assert "TEMPLATE" not in modelfile("m.gguf", turns, stops=[], adds_bos=False, context=8)
+
+
+def test_a_template_that_never_ends_is_given_up(with_template, monkeypatch):
+    monkeypatch.setattr("llmkit.data.template.SECONDS", 0.2)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    assert find_turns(with_template(endless + CHATML_TEMPLATE)) is None

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from llmkit.data.labelled import read_labelled
-from llmkit.data.pictures import decode_picture, place_of
+from llmkit.data.pictures import decode_picture, place_of, png_of
 from llmkit.errors import DataError, UsageError
 from llmkit.recipe.schema import BaselineData
 
@@ -23,6 +23,18 @@ def png(pixels, mode=None, form="PNG"):
     file = io.BytesIO()
     Image.fromarray(np.asarray(pixels, dtype=np.uint8), mode).save(file, form)
     return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_is_found_again_in_its_png(channels):
+    pixels = np.arange(channels * 2 * 3, dtype=np.uint8).reshape(channels, 2, 3) * 14
+    found = np.asarray(Image.open(io.BytesIO(png_of(pixels))))
+    assert np.array_equal(found.reshape(2, 3, channels).transpose(2, 0, 1), pixels)
+
+
+def test_numbers_that_are_no_bytes_go_from_black_to_white():
+    found = Image.open(io.BytesIO(png_of(np.array([[[-1.0, 0.0, 3.0]]]))))
+    assert np.asarray(found).tolist() == [[0, 64, 255]]
 
 
 def noise(seed, height=6, width=6, channels=3):

@@ -62,6 +62,18 @@ FORMS = {
         },
         asked(U("o"), A("k"), U("p")),
     ),
+    "a prompt that is a transcript": (
+        {"prompt": "\n\nHuman: o\n\nAssistant: k\n\nHuman: p\n\nAssistant:", "chosen": "c", "rejected": "r"},
+        asked(U("o"), A("k"), U("p")),
+    ),
+    "transcripts beside their prompt": (
+        {
+            "prompt": "p",
+            "chosen": "\n\nHuman: p\n\nAssistant: c",
+            "rejected": "\n\nHuman: p\n\nAssistant: r",
+        },
+        PROMPT,
+    ),
 }
 
 
@@ -99,6 +111,7 @@ def test_columns_and_roles_can_be_mapped(tmp_path):
 WRONG = {
     "these rows are no preference pairs: the columns are prompt, completion": {"prompt": "p", "completion": "c"},
     "there is nothing that both answers answer": {"chosen": "c", "rejected": "r"},
+    "judged good or bad one by one .KTO.": {"messages": as_turns(U("p"), A("c")), "label": True},
     "column 'rejected' is empty": {"prompt": "p", "chosen": "c", "rejected": None},
 }
 

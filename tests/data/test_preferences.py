@@ -47,6 +47,36 @@ def test_pairs_that_teach_nothing_are_dropped_and_counted(tiny_tokenizer):
     assert set(account.first_dropped.values()) == {"pairs:2", "pairs:3"}
 
 
+def test_pairs_are_accounted_for_as_dialogues_are(tiny_tokenizer):
+    thinks = [Message("assistant", "the next token", thinking="class def")]
+    pairs = [
+        PAIRS[0],
+        pair("what comes next?", "the next token", "7"),
+        pair("<|im_end|>", "text", "class"),
+        Preference("pairs:4", [Message("user", "what?")], thinks, [Message("assistant", "text")], source="pairs"),
+    ]
+    report = encode([*pairs, PAIRS[0]], tiny_tokenizer)[1].to_json()
+    assert (report["read"], report["used"], report["duplicates"]) == (5, 5, 1)
+    assert report["rows_with_near_empty_answers"] == 1
+    assert report["rows_with_text_like_control_tokens"] == 1
+    assert list(report["notes"].values()) == [1]
+    assert report["sources"]["pairs"]["rows"] == 1
+
+
+def test_a_pair_that_the_template_refuses_is_dropped_and_counted(tiny_tokenizer):
+    refused = Preference("pairs:2", [Message("user", "q?")], [Message("assistant", "the")], [Message("bot", "token")])
+    refused.rejected.append(Message("assistant", "text"))
+    found, account = encode([PAIRS[0], refused], tiny_tokenizer)
+    assert len(found) == 1
+    assert account.first_dropped == {"message 2 has role 'bot'; roles are system, user, assistant, tool": "pairs:2"}
+
+
+def test_an_answer_that_asks_not_to_be_learned_drops_its_pair(tiny_tokenizer):
+    unlearned = [Message("assistant", "token", is_trained=False)]
+    pairs = [PAIRS[0], Preference("pairs:2", [Message("user", "q?")], unlearned, [Message("assistant", "text")])]
+    assert encode(pairs, tiny_tokenizer)[1].dropped == {"no answer to learn": 1}
+
+
 def test_a_pair_with_one_row_too_long_is_dropped_or_an_error(tiny_tokenizer):
     pairs = [PAIRS[0], pair("q?", "the next token " * 40, "text", "pairs:2")]
     found, account = encode(pairs, tiny_tokenizer, max_length=60)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
+
 import pytest
 from chat_templates import TEMPLATES, make_tokenizer
 
 from llmkit.data.dialogue import encode_dialogue, end_of_turn_ids, render_prompt
-from llmkit.data.rendering import Message, RenderError, add_chat_template, renderer_of
+from llmkit.data.rendering import Message, RenderError, add_chat_template, renderer_of, set_day
 from llmkit.errors import ModelError
 from llmkit.tokenizer import decode_ids, train_tokenizer
 
@@ -124,3 +126,39 @@ def test_a_tokenizer_without_a_template_gets_chatml_and_its_tokens(texts):
     assert add_chat_template(tokenizer)
     assert not add_chat_template(tokenizer)
     assert decode_ids(tokenizer, end_of_turn_ids(tokenizer)) == "<|im_end|>"
+
+
+@pytest.fixture
+def dated(texts):
+    """A tokenizer whose template writes the day."""
+    tokenizer = train_tokenizer(texts, vocab_size=300)
+    today = "<|im_start|>system\n{{ strftime_now('%Y-%m-%d') }}<|im_end|>\n"
+    tokenizer.chat_template = today + tokenizer.chat_template
+    return tokenizer
+
+
+def test_rows_have_the_day_that_was_set_and_say_so(dated):
+    set_day(dated, date(2020, 1, 2))
+    rendering = renderer_of(dated).render(CLEAN["one turn"])
+    assert "2020-01-02" in rendering.text
+    assert rendering.notes == ("rows have a chat template that writes the day: it is told 2020-01-02 (data.date)",)
+    row = encode_dialogue(CLEAN["one turn"], dated)
+    set_day(dated, date(2020, 1, 3))
+    assert encode_dialogue(CLEAN["one turn"], dated).input_ids.tolist() != row.input_ids.tolist()
+
+
+def test_the_day_of_a_renderer_stays_past_midnight(dated, monkeypatch):
+    class Clock(datetime):
+        today = 1
+
+        @classmethod
+        def now(cls):
+            return cls(2020, 1, cls.today)
+
+    monkeypatch.setattr("llmkit.data.rendering.datetime", Clock)
+    before = render_prompt(CLEAN["open end"], dated)
+    Clock.today = 2
+    assert render_prompt(CLEAN["open end"], dated) == before
+    assert "2020-01-01" in decode_ids(dated, before)
+    other = renderer_of(dated).render(CLEAN["two turns"])  # another shape, which is taken apart after midnight
+    assert "2020-01-01" in other.text

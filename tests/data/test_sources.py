@@ -97,6 +97,14 @@ def test_a_zip_file_is_refused_with_what_to_do(tmp_path):
         decode(tmp_path / "a.zip")
 
 
+def test_empty_files_of_a_folder_or_a_glob_are_left_out_and_told(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.txt").touch()
+    for place in (tmp_path, tmp_path / "*.txt"):
+        assert [source.path.name for source in find_sources([str(place)])] == ["a.txt"]
+        assert f"left out 1 empty files ({tmp_path / 'b.txt'})" in capsys.readouterr().err
+
+
 def test_an_empty_file_is_an_error(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(DataError, match="empty"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,7 +312,9 @@ def test_python_docs_are_streamed_from_their_training_split(open_stream, monkeyp
 def test_an_empty_file_is_an_error_before_anything_is_read(open_stream, corpus):
     (corpus / "d.txt").write_text("")
     with pytest.raises(DataError, match="empty"):
-        open_stream()
+        open_stream(corpus / "d.txt")
+    names = [Path(unit.name).name for unit in stream_reader.find_units(str(corpus))]
+    assert names == ["a.jsonl", "b.txt", "c.csv"]
 
 
 def test_the_plan_says_what_is_streamed(open_stream, corpus):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from llmkit.data import template as template_module
@@ -52,6 +54,11 @@ def test_a_template_that_is_none_is_refused_with_the_same_reason_every_time():
 def test_filters_and_functions_are_those_of_transformers():
     source = "{{ messages | tojson }}{{ {'b': '<é>'} | tojson(indent=1) }}{{ strftime_now('%Y') | length }}"
     assert Template(source, {}).render(DATA) == '[{"role": "user", "content": "hello"}]{\n "b": "<é>"\n}4'
+
+
+def test_a_template_is_told_one_time_however_often_it_asks():
+    template = Template("{{ strftime_now('%d %b %Y, %H:%M') }}", {}, datetime(2020, 1, 2, 3, 4))
+    assert template.render_all([DATA, DATA]) == ["02 Jan 2020, 03:04"] * 2
 
 
 def test_of_several_renderings_each_has_its_own_result(monkeypatch):

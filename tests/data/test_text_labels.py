@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from llmkit.data.dialogue_set import Account
-from llmkit.data.text_labels import TextRows, collect_labels, encode_labelled, read_texts, split_texts
-from llmkit.errors import DataError
+from llmkit.data.dialogue_set import Account, hold_out
+from llmkit.data.text_labels import TextRows, collect_labels, encode_labelled, read_texts
+from llmkit.errors import DataError, RecipeError
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def test_columns_can_be_named(write):
         read_texts(source)
     texts, _ = read_texts(source, columns={"text": "said", "label": "meant"})
     assert [t.label for t in texts] == ["1", "0"]
+    with pytest.raises(RecipeError, match="no form has a column 'prompt'"):
+        read_texts(source, columns={"prompt": "said"})
 
 
 def test_labels_that_are_numbers_stand_in_the_order_of_numbers(write):
@@ -57,7 +59,7 @@ def test_one_label_is_nothing_to_learn(write):
 
 def test_the_same_text_is_never_on_both_sides(write):
     rows = [{"text": f"text {n % 10}", "label": n % 2} for n in range(60)]
-    train, held = split_texts(read_texts(write(rows))[0], 0.3)
+    train, held = hold_out(read_texts(write(rows))[0], 0.3)
     assert train
     assert held
     assert not {t.text for t in train} & {t.text for t in held}
@@ -81,6 +83,21 @@ def test_long_texts_are_dropped_or_cut_and_counted(write, tiny_tokenizer):
     assert (len(ids), classes, account.dropped) == (2, [0, 1], {"longer than max_length": 1})
     ids, classes, account = encode(texts, tiny_tokenizer, overlong="cut-right")
     assert (len(ids[2]), classes, account.num_cut) == (50, [0, 1, 0], 1)
+
+
+def test_equal_texts_with_different_labels_are_told(write, tiny_tokenizer):
+    rows = [
+        {"text": text, "label": label} for text, label in (("a", "noun"), ("a", "verb"), ("b", "verb"), ("b", "verb"))
+    ]
+    *_, account = encode(read_texts(write(rows))[0], tiny_tokenizer)
+    assert account.num_duplicates == 2
+    assert account.notes == {"texts stand there more than once, with different labels": 1}
+
+
+def test_a_long_text_can_be_an_error(write, tiny_tokenizer):
+    texts, _ = read_texts(write([{"text": "the next token " * 50, "label": "noun"}]))
+    with pytest.raises(DataError, match=r"tokens, data\.max_length is 50"):
+        encode(texts, tiny_tokenizer, overlong="error")
 
 
 def test_an_unknown_label_is_named(write, tiny_tokenizer):

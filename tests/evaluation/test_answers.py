@@ -39,6 +39,11 @@ def test_squad_scores_are_those_of_its_definition(said, accepted, exact, f1):
         ("The answer is $72", 0, 1),
         ("-72", 0, 0),
         ("no number", 0, 0),
+        # The first mark counts, and of plain numbers the last, as in lm-evaluation-harness.
+        ("#### 72\n#### 5", 1, 0),
+        ("#### 7_2", 0, 0),
+        ("nan 72.", 0, 1),
+        ("It is 72.00", 0, 0),
     ],
 )
 def test_a_sum_is_right_by_its_mark_or_by_its_last_number(said, strict, flexible):
@@ -61,10 +66,21 @@ def test_free_answers_are_compared_in_normal_form(said, accepted, exact, contain
 
 @pytest.mark.parametrize(
     ("said", "wanted", "is_right"),
-    [("", "A", 0), ("a", "A", 1), ("5", "-5", 0), ("35", "3.5", 0), ("1,000", "1000", 1), ("$5.00", "5", 1)],
+    [
+        *(("", "A", 0), ("a", "A", 1), ("5", "-5", 0), ("35", "3.5", 0), ("1,000", "1000", 1), ("$5.00", "5", 1)),
+        *((".5", "5", 0), (".5", "0.50", 1), ("5.", "5", 1), ("-$5", "$-5", 1), ("+7", "7", 1), ("1e3", "1000", 1)),
+        *(("nan", "NaN", 1), ("infinity", "inf", 0), ("1_000", "1000", 0), ("10,00", "1000", 0)),
+        # More digits than a float holds.
+        ("10000000000000001", "10000000000000000", 0),
+    ],
 )
 def test_different_answers_are_not_made_equal_by_their_normal_form(said, wanted, is_right):
     assert answers.score_answer(said, [wanted])["exact_match"] == is_right
+
+
+@pytest.mark.parametrize("grading", answers.METRICS)
+def test_every_way_to_grade_gives_the_metrics_that_it_names(grading):
+    assert set(answers.grade(grading, "said", ["wanted"])) == set(answers.METRICS[grading])
 
 
 @pytest.mark.parametrize(

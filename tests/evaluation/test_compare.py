@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,16 @@ from llmkit.errors import DataError, UsageError
 from llmkit.evaluation.compare import Outcome, Record, compare, read_outcomes
 from llmkit.evaluation.statistics import mcnemar_exact
 
-ABOUT = {"task": "exam", "version": 1, "metric": "accuracy", "shots": 0, "draw": 0, "seed": 0, "prompt": "{question}"}
+ABOUT = {
+    "task": "exam",
+    "kind": "choice",
+    "version": 1,
+    "metric": "accuracy",
+    "shots": 0,
+    "draw": 0,
+    "seed": 0,
+    "prompt": "{question}",
+}
 
 
 def record(name, right, **changes):
@@ -83,6 +93,32 @@ def test_scores_that_are_not_right_or_wrong_are_compared_by_their_signs():
     assert found.differences[0].p_value == pytest.approx(2 / 1024, abs=2e-3)
 
 
+def labelled(right, chosen, **about):
+    """Results of labels: which is right, and which was chosen."""
+    items = {}
+    for n, (label, said) in enumerate(zip(right, chosen, strict=True)):
+        items[str(n)] = record(str(n), label == said, label=label, chosen={"": said})
+    return Outcome("a", {**ABOUT, "kind": "label", "metric": "matthews", **about}, items)
+
+
+def test_labels_are_compared_by_macro_f1_and_matthews_too():
+    right = [0, 0, 0, 1, 1, 1]
+    one, other = [0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]
+    (found,) = compare([[labelled(right, one)], [labelled(right, other)]])
+    assert [d.metric for d in found.differences] == ["matthews", "accuracy", "accuracy_bytes", "macro_f1"]
+    gaps = {d.metric: d.interval.value for d in found.differences}
+    # F1 is 2 * 3 / (3 + 5) and 2 * 1 / (3 + 1); Matthews is (1 * 3 - 0) over the root of 1 * 3 * 3 * 5.
+    assert gaps["macro_f1"] == pytest.approx(1 - (3 / 4 + 1 / 2) / 2)
+    assert gaps["matthews"] == pytest.approx(1 - 3 / math.sqrt(45))
+    # Both said of items 3 and 4 decide: as far apart as this are they in two of four ways to change sides.
+    assert found.differences[0].p_value == pytest.approx(1 / 2, abs=0.02)
+    assert found.p_holm == found.differences[0].p_value
+    low, high = found.differences[0].interval[1:]
+    assert low <= gaps["matthews"] <= high
+    (same,) = compare([[labelled(right, one)], [labelled(right, one)]])
+    assert same.differences[0].p_value == 1.0
+
+
 def test_texts_count_by_their_bytes():
     about = {**ABOUT, "metric": "bits_per_byte"}
     a = {
@@ -91,6 +127,13 @@ def test_texts_count_by_their_bytes():
     b = {**a, "1": record("1", 0, scores={"bits_per_byte": 1.0}, num_bytes=9, correct=None)}
     (found,) = compare([[Outcome("a", about, a)], [Outcome("b", about, b)]])
     assert found.differences[0].interval.value == pytest.approx(-0.9)
+
+
+def test_a_metric_that_items_do_not_have_is_stood_for_and_that_is_told():
+    about = {**ABOUT, "metric": "word_perplexity"}
+    items = {"0": record("0", 0, scores={"bits_per_byte": 2.0}, correct=None)}
+    (found,) = compare([[Outcome("a", about, items)], [Outcome("b", about, items)]])
+    assert found.notes == ["items have no word_perplexity: bits_per_byte stands for it here"]
 
 
 def test_one_text_has_a_difference_and_no_interval():
@@ -104,11 +147,19 @@ def test_one_text_has_a_difference_and_no_interval():
 def test_a_folder_that_holds_no_results_is_told(tmp_path):
     with pytest.raises(DataError, match="no results"):
         read_outcomes(tmp_path)
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "results.json").write_text("{}")
+    with pytest.raises(DataError, match="one of its models: tuned"):
+        read_outcomes(tmp_path)
     (tmp_path / "results.json").write_text('{"results": [{"task": "old", "items_file": "items.jsonl"}]}')
     with pytest.raises(DataError, match="file of items is missing"):
         read_outcomes(tmp_path)
     (tmp_path / "items.jsonl").write_text('{"id": "0"}\n')
     with pytest.raises(DataError, match="cannot be compared"):
+        read_outcomes(tmp_path)
+    # An entry that a comparison could not read is told here, and not in its midst.
+    (tmp_path / "items.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"cannot be compared.*kind"):
         read_outcomes(tmp_path)
 
 

@@ -1,20 +1,22 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
 
-from llmkit.errors import DataError
+from llmkit.errors import DataError, UsageError
 from llmkit.evaluation import answering
 from llmkit.evaluation.answering import SAY_NOTHING, check_task
 from llmkit.evaluation.calibration import contextual_calibration
 from llmkit.evaluation.contamination import Overlap
 from llmkit.evaluation.encoding import encode_pairs
-from llmkit.evaluation.evaluate import Subject, evaluate_task
+from llmkit.evaluation.evaluate import Setting, Subject, evaluate_task
 from llmkit.evaluation.journal import Journal
-from llmkit.evaluation.prompts import Pair
+from llmkit.evaluation.prompts import Chat, Pair
 from llmkit.evaluation.scoring import score_continuations
 from llmkit.evaluation.task import Example, Task
-from llmkit.tokenizer import encode_text, end_of_document_id
+from llmkit.tokenizer import encode_text, encode_texts, end_of_document_id, stop_ids
 
 LABELS = ("learns", "asks")
 
@@ -35,7 +37,7 @@ def likelihood(subject, context, continuation):
 
 
 def test_every_item_says_what_the_model_saw_and_said(subject):
-    result = evaluate_task(subject, make_task(), shots=1)
+    result = evaluate_task(subject, make_task(), Setting(shots=1))
     item = result.items[1]
     assert item.prompt == "text the model then learns\n\ntext then we then"
     assert [choice.text for choice in item.choices] == list(LABELS)
@@ -55,14 +57,14 @@ def test_an_item_is_right_by_the_metric_of_its_task(subject):
 
 
 def test_pmi_subtracts_the_likelihood_of_a_choice_where_nothing_is_asked(subject):
-    result = evaluate_task(subject, make_task("choice"), pmi=True)
+    result = evaluate_task(subject, make_task("choice"), Setting(pmi=True))
     for choice in result.items[0].choices:
         assert choice.unconditional == pytest.approx(likelihood(subject, "", f" {choice.text}"), abs=1e-4)
     assert "accuracy_pmi" in result.metrics
 
 
 def test_calibration_divides_out_what_the_prompt_says_to_nothing(subject):
-    result = evaluate_task(subject, make_task(), calibrate=True)
+    result = evaluate_task(subject, make_task(), Setting(calibrate=True))
     item = result.items[2]
     free = [[likelihood(subject, f"text {text} then", f" {label}") for label in LABELS] for text in SAY_NOTHING]
     own = [choice.log_likelihood for choice in item.choices]
@@ -73,13 +75,13 @@ def test_calibration_divides_out_what_the_prompt_says_to_nothing(subject):
 
 def test_calibration_and_pmi_change_none_of_the_other_scores(subject):
     plain = evaluate_task(subject, make_task())
-    both = evaluate_task(subject, make_task(), calibrate=True, pmi=True)
+    both = evaluate_task(subject, make_task(), Setting(calibrate=True, pmi=True))
     for name in plain.metrics:
         assert both.metrics[name].value == pytest.approx(plain.metrics[name].value, abs=1e-4)
 
 
 def test_an_evaluation_goes_on_where_it_was_stopped(subject, tmp_path, monkeypatch):
-    expected = evaluate_task(subject, make_task(), calibrate=True).items
+    expected = evaluate_task(subject, make_task(), Setting(calibrate=True)).items
     whole = answering.score_continuations
 
     def stopped(model, requests, **options):
@@ -98,7 +100,7 @@ def test_an_evaluation_goes_on_where_it_was_stopped(subject, tmp_path, monkeypat
         monkeypatch.setattr(answering, "score_continuations", score)
         again = Subject(subject.model, subject.tokenizer, 128, journal=Journal(tmp_path / "j"))
         try:
-            found = evaluate_task(again, make_task(), calibrate=True).items
+            found = evaluate_task(again, make_task(), Setting(calibrate=True)).items
         except KeyboardInterrupt:
             continue
     for item, wanted in zip(found, expected, strict=True):
@@ -107,7 +109,7 @@ def test_an_evaluation_goes_on_where_it_was_stopped(subject, tmp_path, monkeypat
         )
     with_all = Subject(None, subject.tokenizer, 128, journal=Journal(tmp_path / "j"))
     monkeypatch.setattr(answering, "score_continuations", asked(0))
-    assert evaluate_task(with_all, make_task(), calibrate=True).items == found
+    assert evaluate_task(with_all, make_task(), Setting(calibrate=True)).items == found
 
 
 def test_written_answers_are_kept_too(subject, tmp_path):
@@ -122,6 +124,55 @@ def test_written_answers_are_kept_too(subject, tmp_path):
     assert first.items[0].prompt == "the"
 
 
+def test_answers_end_with_the_turn_in_a_dialogue(subject):
+    task = Task("free", "generate", lambda split: [Example("0", "r:0", {"question": "the model"}, references=("x",))])
+    (said,) = evaluate_task(subject, replace(task, max_new_tokens=3, stop=())).items
+    first = encode_text(subject.tokenizer, said.prediction)[0]
+    assert first not in stop_ids(subject.tokenizer)
+    chat = Chat(lambda turns: turns[-1].content, partial(encode_texts, subject.tokenizer), str, frozenset([first]))
+    (item,) = evaluate_task(replace(subject, chat=chat), replace(task, max_new_tokens=3)).items
+    assert (said.prediction != "", item.prediction) == (True, "")
+
+
+def test_answers_that_do_not_fit_into_memory_side_by_side_are_written_in_halves(subject, monkeypatch):
+    texts = ("the", "a model", "then we", "ask it what", "token")
+    examples = [Example(str(n), f"rows:{n}", {"question": t}, references=("x",)) for n, t in enumerate(texts)]
+    task = Task("free", "generate", lambda split: examples, max_new_tokens=4)
+    whole, sizes = answering.generate_ids, []
+
+    def generate_ids(model, prompts, **options):
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError
+        return whole(model, prompts, **options)
+
+    expected = evaluate_task(subject, task).items
+    monkeypatch.setattr(answering, "generate_ids", generate_ids)
+    assert evaluate_task(subject, task).items == expected
+    assert sizes == [5, 2, 3, 1, 2]
+    sizes.clear()
+    # Prompts of at most 3 tokens and answers of 4: two rows are 14 positions at most.
+    assert evaluate_task(replace(subject, batch_tokens=14), task).items == expected
+    assert max(sizes) == 2
+
+
+def test_an_empty_prompt_changes_no_other(subject):
+    def prompts(*texts):
+        examples = [Example(str(n), f"rows:{n}", {"question": t}, references=("x",)) for n, t in enumerate(texts)]
+        task = Task("free", "generate", lambda split: examples, max_new_tokens=4)
+        return [item.prediction for item in evaluate_task(subject, task).items]
+
+    assert prompts("the", "")[0] == prompts("the")[0]
+    assert answering.encode_prompts(subject, ["the", ""])[0] == answering.encode_prompts(subject, ["the"])[0]
+
+
+def test_a_model_that_takes_no_more_than_an_answer_is_refused(subject):
+    examples = [Example("0", "r:0", {"question": "the"}, references=("x",))]
+    task = Task("free", "generate", lambda split: examples, max_new_tokens=128)
+    with pytest.raises(UsageError, match="128 tokens, and the model takes 128"):
+        evaluate_task(subject, task)
+
+
 def test_a_choice_that_tokenises_to_nothing_is_found_when_the_task_loads(tiny_tokenizer):
     examples = [Example("0", "rows:1", {"question": "the"}, ("a", "b"), 0), Example("1", "rows:2", {}, ("a", ""), 0)]
     task = Task("rows", "choice", lambda split: examples, delimiter="")
@@ -131,7 +182,9 @@ def test_a_choice_that_tokenises_to_nothing_is_found_when_the_task_loads(tiny_to
 
 
 def test_other_draws_of_shots_are_other_prompts_and_the_same_draw_the_same(subject):
-    hashes = [evaluate_task(subject, make_task(), shots=2, draw=draw, seed=1).prompts_hash for draw in (0, 1, 1, 2)]
+    hashes = [
+        evaluate_task(subject, make_task(), Setting(shots=2, draw=draw, seed=1)).prompts_hash for draw in (0, 1, 1, 2)
+    ]
     assert hashes[1] == hashes[2]
     assert len(set(hashes)) == 3
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from llmkit.evaluation.label_efficiency import CurvePoint, Stretch, in_words, nested_order, point, stretches
+from llmkit.evaluation.label_efficiency import CurvePoint, Stretch, in_words, nested_order, point, standing, stretches
 
 CLASSES = [0] * 20 + [1] * 4 + [2] * 8
 
@@ -48,6 +48,22 @@ def test_an_overlap_of_draws_is_told():
 def test_a_method_that_cannot_begin_earlier_is_best_from_where_it_was_measured():
     found = stretches({"asked": curve((0, 0.6), (8, 0.6)), "cnn": curve((8, 0.7))})
     assert found == [Stretch("asked", 0, True), Stretch("cnn", 8, True)]
+
+
+def test_a_method_that_uses_no_more_examples_stays_as_good_as_it_was():
+    # Four shots are all that a prompt holds; the CNN overtakes them later, not where their points end.
+    curves = {"shots": curve((1, 0.5), (4, 0.7)), "cnn": curve((4, 0.5), (64, 0.6), (1024, 0.9))}
+    parts = stretches(curves)
+    assert [part.method for part in parts] == ["shots", "cnn"]
+    assert 64 < parts[1].start < 1024
+    assert standing(curves["shots"], 500) == CurvePoint(500, 0.7, 0.7, 0.7, 3)
+
+
+def test_a_number_at_which_others_were_measured_makes_no_method_the_best():
+    # All rows are 90 for one that learns from no others, and 100 for one that also stops by ten.
+    curves = {"tfidf": curve((8, 0.5), (90, 0.7)), "cnn": curve((8, 0.6), (100, 0.8))}
+    assert stretches(curves) == [Stretch("cnn", 0, True)]
+    assert standing(curves["tfidf"], 4) is None
 
 
 def test_three_stretches_and_one_read_as_a_sentence():

@@ -9,7 +9,8 @@ from llmkit.evaluation.statistics import mean, ratio
 
 
 def choices(*numbers):
-    return tuple(ChoiceScore("", *values, is_greedy=False) for values in numbers)
+    """Of (log-likelihood, tokens, bytes); characters are as many as bytes unless a fourth number says so."""
+    return tuple(ChoiceScore("", *(*values, values[2])[:4], is_greedy=False) for values in numbers)
 
 
 def label_item(answer, *likelihoods):
@@ -20,13 +21,20 @@ def label_item(answer, *likelihoods):
 def test_accuracy_per_byte_and_per_token_undo_the_advantage_of_short_choices():
     # (log-likelihood, tokens, bytes): the second is less likely, but longer in bytes; then longer in tokens.
     longer = metrics.choice_scores(choices((-3.0, 1, 2), (-4.0, 1, 8)), 1)
-    assert longer == {"accuracy": 0.0, "accuracy_bytes": 1.0, "accuracy_tokens": 0.0}
+    assert longer == {"accuracy": 0.0, "accuracy_bytes": 1.0, "accuracy_characters": 1.0, "accuracy_tokens": 0.0}
     more = metrics.choice_scores(choices((-3.0, 1, 2), (-4.0, 2, 2)), 1)
-    assert more == {"accuracy": 0.0, "accuracy_bytes": 0.0, "accuracy_tokens": 1.0}
+    assert more == {"accuracy": 0.0, "accuracy_bytes": 0.0, "accuracy_characters": 0.0, "accuracy_tokens": 1.0}
+
+
+def test_accuracy_per_character_is_not_that_per_byte_outside_ascii():
+    # Six bytes are three letters of Greek, and six of English.
+    scored = choices((-3.0, 1, 6, 3), (-4.0, 1, 6, 6))
+    found = metrics.choice_scores(scored, 0)
+    assert (found["accuracy_bytes"], found["accuracy_characters"]) == (1.0, 0.0)
 
 
 def test_pmi_asks_which_choice_the_question_makes_likelier():
-    scored = (ChoiceScore("", -2.0, 1, 1, False, unconditional=-2.5), ChoiceScore("", -3.0, 1, 1, False, -6.0))
+    scored = (ChoiceScore("", -2.0, 1, 1, 1, False, unconditional=-2.5), ChoiceScore("", -3.0, 1, 1, 1, False, -6.0))
     assert metrics.choice_scores(scored, 1)["accuracy"] == 0.0
     assert metrics.choice_scores(scored, 1)["accuracy_pmi"] == 1.0
 
@@ -49,7 +57,7 @@ def test_label_metrics_come_with_their_uncertainty():
 
 
 def test_calibrated_scores_have_metrics_of_their_own():
-    scored = tuple(ChoiceScore("", ll, 1, 1, False, calibrated=c) for ll, c in ((-1.0, -2.0), (-3.0, -0.1)))
+    scored = tuple(ChoiceScore("", ll, 1, 1, 1, False, calibrated=c) for ll, c in ((-1.0, -2.0), (-3.0, -0.1)))
     item = Item("0", None, None, None, scored, 1, scores=metrics.choice_scores(scored, 1))
     found = metrics.label_metrics([item, item], 2)
     assert found["accuracy"].value == 0.0
@@ -86,8 +94,8 @@ def test_macro_f1_equals_that_of_scikit_learn():
 
 
 def test_perplexities_are_over_all_texts_together():
-    texts = [Item("0", None, None, None, (ChoiceScore("", -6.0, 3, 4, False),), num_words=2)]
-    texts.append(Item("1", None, None, None, (ChoiceScore("", -2.0, 1, 4, False),), num_words=2))
+    texts = [Item("0", None, None, None, (ChoiceScore("", -6.0, 3, 4, 4, False),), num_words=2)]
+    texts.append(Item("1", None, None, None, (ChoiceScore("", -2.0, 1, 4, 4, False),), num_words=2))
     found = metrics.perplexity_metrics(texts)
     assert found["nats_per_token"].value == pytest.approx(2.0)
     assert found["perplexity"].value == pytest.approx(math.exp(2.0))

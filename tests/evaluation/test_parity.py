@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from llmkit.evaluation.encoding import encode_pairs
-from llmkit.evaluation.evaluate import Subject, evaluate_task
+from llmkit.evaluation.evaluate import Setting, Subject, evaluate_task
 from llmkit.evaluation.prompts import Pair
 from llmkit.evaluation.scoring import score_continuations
 from llmkit.evaluation.task import Example, Task
@@ -30,7 +30,10 @@ ROWS = [
     {
         "id": str(n),
         "question": " ".join(WORDS[n : n + 4 + n % 3]) + "?",
-        "choices": [WORDS[(n * 5 + k) % 19] + (" " + WORDS[(n + k) % 19]) * (k % 3) for k in range(2 + n % 3)],
+        "choices": [
+            WORDS[(n * 5 + k) % 19] + (" " + WORDS[(n + k) % 19]) * (k % 3) + " ✓é日本" * ((n + k) % 2)
+            for k in range(2 + n % 3)
+        ],
         "answer": n % 2,
     }
     for n in range(8)
@@ -126,7 +129,7 @@ def their_samples(theirs, config, shots):
         "fewshot_config": {"sampler": "first_n"},
         "output_type": "multiple_choice",
         "doc_to_target": "answer",
-        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}, {"metric": "acc_mutual_info"}],
+        "metric_list": [{"metric": name} for name in ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")],
         **config,
     }
     own_tasks_only = TaskManager(include_defaults=False)
@@ -164,14 +167,15 @@ def test_items_of_a_task_have_their_log_likelihoods(both, shape, shots):
         "doc_to_choice": list(labels) if labels else choices,
     }
     samples = their_samples(theirs, config, shots)
-    result = evaluate_task(subject, our_task(prompt, labels), shots=shots, pmi=True)
+    result = evaluate_task(subject, our_task(prompt, labels), Setting(shots=shots, pmi=True))
     assert len(samples) == len(result.items) == 4
     for sample, item in zip(samples, result.items, strict=True):
         found = [c.log_likelihood for c in item.choices] + [c.unconditional for c in item.choices]
         assert found == pytest.approx([float(value) for value, _ in sample["filtered_resps"]], abs=1e-4)
         assert item.prompt == sample["arguments"][0][0] if isinstance(sample["arguments"], list) else True
         assert item.scores["accuracy"] == sample["acc"]
-        assert item.scores["accuracy_bytes"] == sample["acc_norm"]
+        assert item.scores["accuracy_characters"] == sample["acc_norm"]
+        assert item.scores["accuracy_bytes"] == sample["acc_bytes"]
         assert item.scores["accuracy_pmi"] == sample["acc_mutual_info"]
 
 

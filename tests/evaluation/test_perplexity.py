@@ -8,6 +8,7 @@ import torch
 from torch import distributed as dist
 
 from llmkit.batch import IGNORE_INDEX
+from llmkit.evaluation import perplexity
 from llmkit.evaluation.perplexity import compressed_bits_per_byte, measure_stream, rolling_windows, window_batches
 
 
@@ -65,7 +66,18 @@ def test_a_short_text_is_one_window_after_the_prefix():
 def test_compressors_see_the_texts_as_one_file():
     texts = [f"line {n} of a text that repeats itself, and ünusual characters\n" for n in range(200)]
     data = "".join(texts).encode()
-    bits = compressed_bits_per_byte(texts)
+    bits = compressed_bits_per_byte((text, text) for text in texts)
     assert bits["gzip_9"] == 8 * len(gzip.compress(data, 9)) / len(data)
     assert bits["xz_9"] == 8 * len(lzma.compress(data, preset=9)) / len(data)
     assert compressed_bits_per_byte([])["gzip_9"] > 0
+
+
+def test_compressors_count_the_bytes_that_count_for_the_model(monkeypatch):
+    # What is predicted is half as long as what is counted.
+    plain = compressed_bits_per_byte([("0123456789" * 50, "0123456789" * 50)])
+    spaced = compressed_bits_per_byte([("0123456789" * 50, "0 1 2 3 4 5 6 7 8 9 " * 50)])
+    assert spaced["xz_9"] == plain["xz_9"] / 2
+    # Of a text that is cut, the same share counts.
+    monkeypatch.setattr(perplexity, "MOST_COMPRESSED", 500)
+    cut = compressed_bits_per_byte([("0123456789" * 100, "0 1 2 3 4 5 6 7 8 9 " * 100)])
+    assert cut == spaced

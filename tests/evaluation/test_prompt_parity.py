@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from llmkit.evaluation.prompts import Chat, render_context, render_pairs
+from llmkit.evaluation.task import PlainRow
 from llmkit.evaluation.task_file import build_task
 from llmkit.evaluation.tasks import BUILT_IN
-from llmkit.evaluation.tasks.forms import PlainRow
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -165,10 +165,15 @@ def test_the_words_are_those_of_lm_evaluation_harness(name, num_shots):
         assert task.max_new_tokens in (known[0][1].get("max_gen_toks", 256), 64)
 
 
+def test_only_prompts_of_lm_evaluation_harness_are_called_so():
+    # SQuAD's prompt stands in its Python there, beside the reading of the rows.
+    assert {name for name, task in BUILT_IN.items() if task.prompt_by == "lm-evaluation-harness"} == {*FILES, "squad"}
+
+
 @pytest.mark.parametrize("is_one_turn", [False, True])
 @pytest.mark.parametrize("name", ["arc_easy", "mmlu", "gsm8k", "winogrande"])
 def test_the_turns_are_those_of_lm_evaluation_harness(name, is_one_turn):
-    chat = Chat(render_turns, lambda texts: [], str, is_one_turn)
+    chat = Chat(render_turns, lambda texts: [], str, is_one_turn=is_one_turn)
     task, found = ours(name, 1, chat)
     known = theirs(name, 1, chat)
     assert [context for context, _ in found] == [context for context, _ in known]

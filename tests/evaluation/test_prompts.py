@@ -55,6 +55,24 @@ def test_what_every_answer_begins_with_is_part_of_context_and_shots():
     assert [pair.continuation for pair in pairs] == [" yes", " no"]
 
 
+@pytest.mark.parametrize("chat", [None, "turns"])
+@pytest.mark.parametrize(("prefix", "delimiter"), [("A:", " "), ("A: ", " "), ("(", ""), ("A:", "  "), ("", "\n")])
+@pytest.mark.parametrize("prompt", ["{question}", "{question}\n"])
+def test_an_answer_is_set_apart_in_shots_as_where_it_is_asked_for(prompt, prefix, delimiter, chat):
+    task = make_task(prompt=prompt, answer_prefix=prefix, delimiter=delimiter, separator="#")
+    chat = TURNS if chat else None
+    pairs = render_pairs(task, example("same"), [example("same")], chat)
+    whole = pairs[0].context + pairs[0].continuation
+    shot, asked = whole.split("<user>")[1:] if chat else whole.split("#")
+    assert shot == asked
+
+
+def test_what_every_answer_begins_with_precedes_the_rest_of_a_sentence_in_shots_too():
+    task, shot = make_task(prompt="{choice}", answer_prefix="so"), example("", ["it", "all"], 1, continuation="ended.")
+    (pair, _) = render_pairs(task, example("", ["he", "she"], continuation="left."), [shot])
+    assert pair.context + pair.continuation == "all so ended.\n\nhe so left."
+
+
 def ids_of(texts):
     return [[len(text)] for text in texts]
 

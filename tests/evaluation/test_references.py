@@ -12,6 +12,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from llmkit.evaluation import references
+from llmkit.evaluation.calibration import expected_calibration_error
 from llmkit.evaluation.predictions import accuracy, class_figures, reliability, worst_errors
 from llmkit.evaluation.references import count_symbols, fit_references
 
@@ -21,6 +22,7 @@ class Rows:
     inputs: torch.Tensor
     targets: torch.Tensor
     references: dict = field(default_factory=dict)
+    texts: list | None = None
 
 
 def table(count, seed=0):
@@ -34,9 +36,11 @@ def texts(count, seed=0):
     """Word 5 before 6 means 1, 6 before 5 means 0: single words do not tell."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(0, 2, (count,), generator=generator)
-    pair = torch.where(targets[:, None] == 1, torch.tensor([5, 6]), torch.tensor([6, 5]))
-    filler = torch.randint(7, 30, (count, 4), generator=generator)
-    return Rows(torch.cat([filler, pair, torch.zeros(count, 2, dtype=torch.int64)], dim=1).int(), targets)
+    filler = torch.randint(7, 30, (count, 4), generator=generator).tolist()
+    written = [
+        " ".join(map(str, [*row, *([5, 6] if k else [6, 5])])) for row, k in zip(filler, targets.tolist(), strict=True)
+    ]
+    return Rows(torch.zeros(count, 1), targets, texts=written)
 
 
 def share_right(reference, rows):
@@ -62,6 +66,20 @@ def test_words_and_their_pairs_are_seen():
     *_, linear = fit_references("text", training, rows, num_outputs=2)
     assert linear.name == "TF-IDF + logistic regression"
     assert share_right(linear, rows) == 1.0
+
+
+def test_a_text_is_read_to_its_end_whatever_a_network_reads():
+    # The inputs, which are all alike, say nothing; the one word that does is the last of three hundred.
+    targets = torch.tensor([0, 1] * 30)
+    training = Rows(torch.ones(60, 2), targets, texts=["so " * 300 + ["bad", "good"][k] for k in targets.tolist()])
+    *_, linear = fit_references("text", training, training, num_outputs=2)
+    assert share_right(linear, training) == 1.0
+
+
+def test_texts_without_a_word_are_no_error():
+    training = Rows(torch.ones(8, 1), torch.tensor([0, 1] * 4), texts=[""] * 8)
+    for reference in fit_references("text", training, training, num_outputs=2):
+        assert reference.outputs.isfinite().all()
 
 
 def test_a_class_that_training_lacks_has_a_small_probability():
@@ -129,11 +147,19 @@ def test_figures_of_a_class_are_those_of_its_counts():
 
 def test_confidence_is_binned_with_its_accuracy():
     chances = torch.tensor([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55]])
-    bins = reliability(chances.log(), torch.tensor([0, 1, 1]))
+    bins = reliability(chances.log(), torch.tensor([0, 1, 1]), num_bins=10)
     assert [b.rows for b in bins] == [1, 2]
     assert bins[0].accuracy == 1.0
     assert bins[1].confidence == pytest.approx(0.94)
     assert bins[1].accuracy == 0.5
+
+
+def test_the_bins_that_are_drawn_are_those_of_the_calibration_error():
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(500, 3, generator=generator), torch.randint(0, 3, (500,), generator=generator)
+    confidence, predicted = logits.double().softmax(1).max(1)
+    gaps = [b.rows * abs(b.confidence - b.accuracy) for b in reliability(logits, targets)]
+    assert sum(gaps) / 500 == pytest.approx(expected_calibration_error(confidence, predicted == targets))
 
 
 def test_the_worst_error_is_the_surest():

@@ -149,6 +149,16 @@ def test_scores_do_not_depend_on_how_many_logits_exist_at_once(monkeypatch):
     assert [s.is_greedy for s in found] == [s.is_greedy for s in expected]
 
 
+def test_large_logits_keep_the_last_digits_of_their_likelihoods():
+    torch.manual_seed(0)
+    # At 1,000 a float has steps of 6e-5.
+    logits = torch.randn(4, 50) + 1000
+    targets = torch.arange(4)
+    wanted = logits.double().log_softmax(-1)[torch.arange(4), targets]
+    found, _ = scoring.look_up(logits.clone(), torch.arange(4), targets)
+    assert found.tolist() == pytest.approx(wanted.tolist(), abs=2e-6)
+
+
 def test_a_model_that_gives_no_numbers_is_an_error():
     model = make_model(CONFIGS["llama"])
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))

@@ -114,11 +114,15 @@ def test_a_task_file_that_makes_no_sense_is_an_error_at_its_line(tmp_path, lines
         ({"prompts": ("{question}", "{nope}")}, "nope"),
         ({"system": "{nope}"}, "nope"),
         ({"metric": "rouge1", "kind": "label"}, "rouge1"),
+        ({"metric": "rouge1", "kind": "generate"}, r"kind generate with grading answer has no metric 'rouge1'"),
+        ({"metric": "exact_match_flexible", "kind": "generate", "grading": "squad"}, "f1, exact_match"),
+        ({"metric": "accuracy", "kind": "perplexity"}, "bits_per_byte"),
         ({"test": ""}, "rows to score"),
     ],
 )
 def test_what_no_row_has_is_an_error_when_the_task_is_opened(tmp_path, settings, message):
-    file = write(tmp_path / "r.jsonl", '{"question": "a", "answer": "b"}', '{"question": "c", "answer": "b"}')
+    rows = ('{"question": "a", "answer": "b", "text": "a"}', '{"question": "c", "answer": "b", "text": "c"}')
+    file = write(tmp_path / "r.jsonl", *rows)
     with pytest.raises((UsageError, DataError), match=message):
         build_task(TaskFile(**{"test": str(file), **settings}), read_records)
 
@@ -130,6 +134,50 @@ def test_prompts_are_variants_of_the_task_the_main_one_first(tmp_path):
     assert len({variant.content_hash for variant in task.variants()}) == 2
     alone = build_task(TaskFile(test=file, prompt="{question}"), read_records)
     assert [variant.prompt for variant in alone.variants()] == ["{question}"]
+
+
+def test_one_label_for_all_rows_is_nothing_to_choose_among(tmp_path):
+    file = str(write(tmp_path / "r.jsonl", *['{"text": "a", "label": "yes"}'] * 9))
+    with pytest.raises(DataError, match="all rows have one label: yes"):
+        build_task(TaskFile(test=file), read_records)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "generate", "choices": "question"},
+        {"kind": "generate", "labels": ("a", "b")},
+        {"kind": "label", "grading": "squad"},
+        {"kind": "perplexity", "prompt": "{question}"},
+        {"kind": "perplexity", "shots": "random"},
+    ],
+)
+def test_a_setting_that_the_kind_does_not_read_is_refused(tmp_path, settings):
+    file = str(write(tmp_path / "r.jsonl", '{"question": "a", "answer": "b", "text": "c"}'))
+    with pytest.raises(UsageError, match=f"does not read `{list(settings)[1]}`"):
+        build_task(TaskFile(test=file, **settings), read_records)
+
+
+@pytest.mark.parametrize(
+    ("row", "metric"),
+    [
+        ('{"context": "In the", "continuation": "end"}', "accuracy_bytes"),
+        ('{"question": "why?", "choices": ["a", "b"], "answer": 0}', "perplexity"),
+    ],
+)
+def test_one_continuation_and_several_choices_have_other_metrics(tmp_path, row, metric):
+    with pytest.raises(UsageError, match=metric):
+        build_task(TaskFile(test=str(write(tmp_path / "r.jsonl", row)), metric=metric), read_records)
+
+
+def test_who_worded_a_prompt_is_known_and_moves_no_number(tmp_path):
+    file = str(write(tmp_path / "r.jsonl", '{"question": "a", "answer": "b"}'))
+    asked, plain = (
+        build_task(TaskFile(test=file, prompt=p), read_records) for p in ("Question: {question}\nAnswer:", None)
+    )
+    assert (asked.prompt, asked.prompt_by) == (plain.prompt, "user")
+    assert plain.prompt_by == "llmkit"
+    assert asked.content_hash == plain.content_hash
 
 
 def test_a_way_to_the_answer_and_a_group_are_columns(tmp_path):

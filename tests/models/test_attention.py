@@ -117,6 +117,14 @@ def test_transformers_keep_documents_apart_that_lie_end_to_end(tiny_tokenizer, k
     assert model.config._attn_implementation == before
 
 
+def test_rounding_does_not_pass_for_a_leak_where_outputs_are_large(tiny_model):
+    from llmkit.models.attention import keeps_documents_apart
+
+    with torch.no_grad():
+        tiny_model.model.norm.weight.mul_(1e5)
+    assert keeps_documents_apart(tiny_model)
+
+
 def test_a_model_that_carries_a_state_along_the_row_does_not(tiny_tokenizer):
     from transformers import MambaConfig, MambaForCausalLM
 

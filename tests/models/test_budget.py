@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from llmkit.models.budget import pick_batch_tokens, pick_lr, pick_parameters
+from llmkit.models.budget import MOST_LR, pick_batch_tokens, pick_lr, pick_parameters
 
 
 def test_without_end_of_text_there_are_twenty_tokens_for_each_parameter():
@@ -37,4 +37,10 @@ def test_learning_rate_and_batch_follow_the_flops():
     # 0.3118 x 10^(-20 x 0.125) and 0.2920 x 10^(20 x 0.3271), by hand.
     assert pick_lr(1e20) == pytest.approx(0.3118 * 10**-2.5, rel=0.01)
     assert pick_batch_tokens(1e20) == pytest.approx(0.2920 * 10**6.542)
-    assert pick_lr(1e13) > pick_lr(1e20)
+    assert pick_lr(1e17) > pick_lr(1e20)
+
+
+def test_far_below_the_runs_that_the_rule_was_found_with_the_rate_grows_no_more():
+    # 90,000 parameters on 20 tokens each: the rule alone would give 0.3118 x (6 x 90e3 x 1.8e6)^-0.125 = 0.0099.
+    assert pick_lr(6 * 90e3 * 1.8e6) == MOST_LR
+    assert pick_lr(1e13) == MOST_LR

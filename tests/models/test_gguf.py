@@ -18,7 +18,7 @@ from llmkit.errors import ModelError, UsageError
 from llmkit.models.causal_lm import build_causal_lm
 from llmkit.models.gguf_read import read_gguf
 from llmkit.models.gguf_words import NAMES, make_rule, rule_of, rule_of_name
-from llmkit.models.gguf_write import interleave, write_gguf
+from llmkit.models.gguf_write import interleave, notes_about, write_gguf
 from llmkit.recipe.schema import ModelSection
 from llmkit.tokenizer import encode_text, train_tokenizer
 
@@ -69,6 +69,14 @@ def test_a_model_comes_back_from_its_file(kind, tiny_tokenizer, tmp_path):
     # f16 keeps 11 bits of each number.
     assert torch.allclose(logits(found.model, ids), logits(model, ids), atol=0.02)
     assert (logits(found.model, ids).argmax(-1) == logits(model, ids).argmax(-1)).float().mean() > 0.95
+
+
+def test_a_tokenizer_that_composes_letters_first_is_told_of(tiny_tokenizer):
+    assert notes_about(tiny_tokenizer) == []
+    composing = copy.deepcopy(tiny_tokenizer)
+    composing.backend_tokenizer.normalizer = normalizers.NFC()
+    (note,) = notes_about(composing)
+    assert "llama.cpp does not" in note
 
 
 def test_weights_stand_in_the_file_as_llama_cpp_wants_them(tiny_tokenizer, tmp_path):

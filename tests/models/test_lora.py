@@ -15,7 +15,7 @@ from llmkit.errors import ModelError
 from llmkit.losses import causal_lm_loss_sum
 from llmkit.models.causal_lm import build_causal_lm, load_causal_lm, save_causal_lm
 from llmkit.models.lora import attach_lora, linear_layers, load_adapter_weights, merge_lora
-from llmkit.models.vocabulary import content_hash, fit_vocabulary, knows_tokens, set_stop_tokens
+from llmkit.models.vocabulary import content_hash, fit_vocabulary, knows_tokens, revision_of, set_stop_tokens
 from llmkit.recipe.schema import LoraSection, ModelSection
 
 KINDS = [("llama", True), ("llama", False), ("gpt2", True), ("qwen3", True)]
@@ -165,6 +165,9 @@ def test_a_model_knows_tokens_that_it_was_trained_on(tiny_tokenizer):
         model.get_input_embeddings().weight[end] *= 0
         model.get_input_embeddings().weight[end] -= 10 * model.model(batch["input_ids"]).last_hidden_state[0, -1]
     assert not knows_tokens(model, batch, end)
+    # A batch of pairs has a target for each pair; what the answers say stands beside it.
+    pairs = {**batch, "answers": batch["targets"], "targets": torch.zeros(1, dtype=torch.int64)}
+    assert not knows_tokens(model, pairs, end)
     plain = build("llama", True, tiny_tokenizer)
     assert knows_tokens(train_steps(plain, batch, steps=10), batch, end)
 
@@ -175,6 +178,34 @@ def test_a_model_folder_is_known_by_its_weights(tiny_tokenizer, tiny_model, tmp_
         next(tiny_model.parameters()).view(-1)[0] += 1
     save_causal_lm(tiny_model, tiny_tokenizer, tmp_path / "two")
     assert content_hash(str(tmp_path / "one")) != content_hash(str(tmp_path / "two"))
+
+
+def test_an_adapter_is_known_by_its_model_too(tiny_tokenizer, tiny_model, tmp_path):
+    save_causal_lm(tiny_model, tiny_tokenizer, tmp_path / "base")
+    adapted = attach_lora(copy.deepcopy(tiny_model), LoraSection(), base=tmp_path / "base", seed=0)
+    save_causal_lm(adapted, tiny_tokenizer, tmp_path / "adapter")
+    before = content_hash(str(tmp_path / "adapter"))
+    assert content_hash(str(tmp_path / "adapter")) == before
+    with torch.no_grad():
+        next(tiny_model.parameters()).view(-1)[0] += 1
+    save_causal_lm(tiny_model, tiny_tokenizer, tmp_path / "base")
+    assert content_hash(str(tmp_path / "adapter")) != before
+
+
+def test_a_model_of_the_hub_is_known_by_its_revision(tmp_path, monkeypatch):
+    """What lies in the cache of the hub, as a download leaves it there; two commits, of which main is one."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--name"
+    (folder / "refs").mkdir(parents=True)
+    hashes = []
+    for commit in ("1" * 40, "2" * 40):
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "snapshots" / commit / "config.json").write_text("{}")
+        (folder / "refs" / "main").write_text(commit)
+        assert revision_of("owner/name") == commit
+        hashes.append(content_hash("owner/name"))
+    assert hashes[0] != hashes[1]
+    assert revision_of("owner/other") is None
 
 
 def test_a_tokenizer_without_template_gives_a_model_that_learns_to_end_its_turn(tiny_tokenizer, tmp_path):

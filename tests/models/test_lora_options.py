@@ -6,10 +6,19 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from llmkit.losses import causal_lm_loss_sum
 from llmkit.models.causal_lm import load_causal_lm, save_causal_lm
-from llmkit.models.lora import adapter_off, attach_lora, continue_adapter, hold_in_bf16, merge_lora, share_casts
+from llmkit.models.lora import (
+    adapter_off,
+    attach_lora,
+    continue_adapter,
+    hold_in_bf16,
+    merge_lora,
+    quiet_peft,
+    share_casts,
+)
 from llmkit.recipe.schema import LoraSection, TrainSection
 from llmkit.training.optim import parameter_groups
 
@@ -128,6 +137,19 @@ def test_with_its_adapter_off_a_model_is_what_it_was_and_learns_on(tiny_model):
         assert torch.allclose(logits(model), logits(tiny_model), atol=1e-6)
         assert any(p.requires_grad for p in model.parameters())
     assert torch.equal(logits(model), wanted)
+
+
+def test_layers_that_an_adapter_holds_whole_are_trained_on_too(tiny_model, tiny_tokenizer, tmp_path):
+    save_causal_lm(tiny_model, tiny_tokenizer, tmp_path / "base")
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["norm"])
+    with quiet_peft():
+        model = get_peft_model(copy.deepcopy(tiny_model), config)
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    save_causal_lm(model, tiny_tokenizer, tmp_path / "adapter")
+    again = continue_adapter(load_causal_lm(tmp_path / "adapter"), LoraSection())
+    names = [name for name, p in again.named_parameters() if p.requires_grad]
+    assert any("norm.modules_to_save" in name for name in names)
+    assert names == [name for name, p in model.named_parameters() if p.requires_grad]
 
 
 def test_an_adapter_that_is_continued_goes_on_from_where_it_was(tiny_model, tiny_tokenizer, tmp_path):

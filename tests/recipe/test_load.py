@@ -93,6 +93,19 @@ def test_steps_unsay_epochs_and_epochs_unsay_steps(write):
     assert load_recipe(PretrainRecipe, path, ["train.steps=7"]).train.epochs is None
 
 
+def test_warm_up_in_steps_unsays_an_earlier_share(write):
+    path = write("train:\n  warmup_share: 0.1\n")
+    train = load_recipe(PretrainRecipe, path, ["train.warmup_steps=7"]).train
+    assert (train.warmup_steps, train.warmup_share) == (7, None)
+
+
+def test_a_mapping_that_is_given_as_a_whole_replaces_the_earlier_one(write):
+    path = write("data:\n  mix:\n    web: 3\n    code: 1\n")
+    assert load_recipe(PretrainRecipe, path, ["data.mix={books: 2}"]).data.mix == {"books": 2}
+    assert load_recipe(PretrainRecipe, path, ["data.mix={}"]).data.mix == {}
+    assert load_recipe(PretrainRecipe, path, ["data.mix.code=5"]).data.mix == {"web": 3, "code": 5}
+
+
 @pytest.mark.parametrize("kind", [PretrainRecipe, FinetuneRecipe, BaselineRecipe])
 def test_a_dumped_recipe_reads_back_the_same(write, kind):
     recipe = load_recipe(kind, None, ["train.lr=3.3e-5", "data.source=ä #1"])

@@ -29,6 +29,24 @@ def write_run(folder, *, kind="pretrain", steps=6, results=None):
 
 
 @pytest.fixture
+def ladder(tmp_path):
+    """What `llmkit scale` leaves of a ladder, without its runs."""
+    folder = tmp_path / "ladders" / "wide"
+    folder.mkdir(parents=True)
+    points = [[1e5, 4.0], [1e6, 3.0], [1e7, 2.5]]
+    document = {"dials": ["parameters"], "measure": "nats_per_token", "is_supported": False, "note": "at 8m tokens"}
+    document |= {"rungs": [{"name": f"{x:g}", "loss": y} for x, y in points], "data": "texts", "rule": "lr as said"}
+    document |= {
+        "curves": [{"name": "models", "points": points, "law": [], "band": []}],
+        "doubts": ["too few <points>"],
+    }
+    document |= {"prediction": None, "check": None, "law": None, "optima": [], "budgets": []}
+    (folder / "scaling.json").write_text(json.dumps(document))
+    (folder / "ladder.json").write_text(json.dumps({"request": {}, "sizes": ["100k"]}))
+    return folder
+
+
+@pytest.fixture
 def results(tmp_path):
     """A folder with one of everything."""
     folder = tmp_path / "all"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from llmkit.reporting.baselines import chart_of_pairs, compare, pick, view_baseline
+from llmkit.reporting.baselines import chart_of_pairs, compare, view_baseline
 from llmkit.reporting.collect import collect
 from llmkit.reporting.figures import figures_of
 from llmkit.reporting.page import render_page
@@ -112,11 +112,6 @@ def test_numbers_are_drawn_as_marks_and_a_series_as_lines():
     assert (marks.svg.count("<circle"), marks.svg.count("<polyline")) == (3, 1)
     lines = chart_of_pairs({**numbers, "is_series": True})
     assert (lines.svg.count("<circle"), lines.svg.count("<polyline")) == (0, 2)
-
-
-def test_of_many_layers_the_first_and_the_last_are_shown():
-    assert pick(["a", "b"], 3) == ["a", "b"]
-    assert pick([str(i) for i in range(9)], 3) == ["0", "4", "8"]
 
 
 def test_a_run_that_is_no_baseline_or_not_tested_yet_has_no_table(folder):

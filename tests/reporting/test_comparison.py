@@ -46,8 +46,8 @@ def document():
         "lora": [{"examples": n, "value": v, "low": v - 0.1, "high": v, "draws": 3} for n, v in ((0, 0.5), (8, 0.7))],
     }
     frontier = [
-        {"threshold": 0.0, "share": 0.0, "accuracy": 0.7, "milliseconds_per_item": 0.05},
-        {"threshold": 2.0, "share": 1.0, "accuracy": 0.9, "milliseconds_per_item": 80.05},
+        {"threshold": 0.0, "share": 0.0, "value": 0.7, "milliseconds_per_item": 0.05},
+        {"threshold": 2.0, "share": 1.0, "value": 0.9, "milliseconds_per_item": 80.05},
     ]
     return {
         "task": "<b>reviews</b>",
@@ -55,13 +55,14 @@ def document():
         "labels": ["bad", "good"],
         "rows": {"train": 1134, "validation": 100, "test": 20},
         "notes": ["read as kind label"],
+        "accounting": "labelled: the rows whose labels a method used",
         "metric": "accuracy",
         "chance": 0.5,
         "best": "lora",
         "methods": lines,
         "only_one_right": {"lora": {"count": 1, "items": [{"id": "3", "answer": "bad", "text": "<script>x</script>"}]}},
         "cascade": {"first": "tfidf", "second": "lora", "share_handed_on": 0.22, "frontier": frontier},
-        "curve": {"draws": 3, "examples": [0, 2, 8], "curves": curves, "words": "below 4 examples, LoRA"},
+        "curve": {"draws": 3, "examples": [0, 2, 8], "all": 1234, "curves": curves, "words": "below 4 examples, LoRA"},
         "output": "o",
         "command": "llmkit compare reviews.csv",
     }

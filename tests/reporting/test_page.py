@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from llmkit.reporting.collect import collect
-from llmkit.reporting.page import render_page, spread
+from llmkit.reporting.page import render_page
+from llmkit.reporting.plots import spread
 
 
 @pytest.fixture
@@ -94,7 +95,37 @@ def test_the_verb_prints_one_document_with_json(results, run_cli):
     assert {"group", "what", "measure", "value", "stderr", "beside"} == set(document["figures"][0])
 
 
+def test_nothing_but_a_page_is_replaced(results, run_cli):
+    mine = results / "mine.html"
+    for content in ("notes", "<!doctype html><p>my own page</p>"):
+        mine.write_text(content)
+        for flag in ("--output", "--picture"):
+            result = run_cli("report", results, flag, mine)
+            assert (result.exit_code, mine.read_text()) == (2, content)
+            assert "is not replaced" in result.stderr
+    assert run_cli("report", results, "--output", results / "report.html").exit_code == 0
+    assert run_cli("report", results, "--output", results / "report.html").exit_code == 0
+
+
 def test_the_verb_says_what_is_missing(tmp_path, run_cli):
     result = run_cli("report", tmp_path)
     assert result.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ladder_has_its_drawing_its_words_and_its_table(ladder, run_cli):
+    result = run_cli("report", ladder.parent)
+    assert result.exit_code == 0, result.stderr
+    assert "wide, 3 models:" in result.stdout
+    assert "  these points do not support a law:\n    too few <points>" in result.stdout
+    page = (ladder.parent / "report.html").read_text()
+    assert '<a href="#ladder-1">wide</a>' in page
+    assert "wide: how loss falls with size" in page
+    assert page.count('<circle class="c1"') == 3
+    assert "too few &lt;points&gt;" in page
+    assert '<td>1e+06</td><td class="n">3.0000</td>' in page
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    assert run_cli("report", ladder).exit_code == 0
+    assert "wide: how loss" in (ladder / "report.html").read_text()

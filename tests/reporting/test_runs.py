@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 
 import pytest
@@ -22,7 +21,6 @@ from llmkit.reporting.runs import (
     recipe_differences,
     results_of,
     status_of,
-    without_nan,
 )
 
 
@@ -203,7 +201,3 @@ def test_results_hold_the_last_and_the_best_validation(tmp_path):
     assert results["validation"] == {"bits_per_byte": 2.5}
     assert results["best"] == {"bits_per_byte": 2.0, "step": 4}
     assert (results["steps"], results["tokens"], results["seconds"], results["training_loss"]) == (6, 60, 12.0, 2.0)
-
-
-def test_numbers_that_json_does_not_know_become_null():
-    assert without_nan({"a": [1.0, math.nan], "b": (math.inf, "nan")}) == {"a": [1.0, None], "b": [None, "nan"]}

@@ -22,7 +22,13 @@ def document():
         ],
         "prediction": {"name": "next", "parameters": 1e9, "loss": 0.5, "low": 0.4, "high": 0.6},
         "check": {"name": "next", "parameters": 1e9, "loss": 0.55},
-        "rungs": [1, 2, 3],
+        "rungs": [{"name": f"{x:g}", "loss": y, "seconds": 12.0} for x, y in points],
+        "residuals": {"1e+06": 4.0},
+        "law": None,
+        "doubts": [],
+        "optima": [],
+        "budgets": [],
+        "note": "20 tokens per parameter",
         "data": "<data>",
         "rule": "lr as said",
     }
@@ -52,14 +58,25 @@ def test_without_a_law_the_models_alone_are_drawn(document):
     assert draw_scaling_png(bare).startswith(b"\x89PNG")
 
 
+def test_a_loss_of_zero_is_drawn_at_the_bottom(document):
+    curve = {**document["curves"][0], "points": [(1e6, 4.0), (1e7, 2.0), (1e8, 0.0)]}
+    zero = {**document, "curves": [curve]}
+    low, high = 10 ** frame_of(zero).y[0], 10 ** frame_of(zero).y[1]
+    assert 0.3 < low < 0.5 < 4.0 < high < 6
+    assert draw_scaling(zero).count("<circle") == 3 + 2
+    assert draw_scaling_png(zero).startswith(b"\x89PNG")
+    nothing = {**zero, "curves": [{**curve, "points": [(1e6, 0.0)], "law": [], "band": []}]}
+    assert draw_scaling({**nothing, "prediction": None, "check": None}).count("<circle") == 1
+
+
 def test_an_axis_is_marked_at_round_numbers(document):
     assert round_numbers(0.9, 2.1) == [10, 20, 50, 100]
     assert loss_marks(frame_of(document)) == [0.5, 1, 2, 5]
 
 
 def test_the_page_holds_the_words_the_table_and_no_markup_of_others(document):
-    page = render_scaling(document, lines=["L(N) = 1"], rows=[["1m", 4.0, 4.0, 12.0], ["10m", 2.0, None, None]])
-    assert "<p>L(N) = 1</p>" in page
+    page = render_scaling({**document, "prediction": None, "check": None})
+    assert "<p>measured: validation loss in nats per token; N counts all parameters" in page
     assert "&lt;data&gt;" in page
     assert "<data>" not in page
     assert "+0.00%" in page

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 
 import pytest
 from accelerate import Accelerator
 
 from llmkit.errors import RunError, UsageError
 from llmkit.recipe.schema import PretrainRecipe
+from llmkit.training import folder as folders
 from llmkit.training.job import on_main_process
 from llmkit.training.run import RunOptions, open_run, run_options
 
@@ -126,6 +129,23 @@ def test_a_folder_with_a_lock_and_something_else_is_not_free(tmp_path, accelerat
     (folder / ".lock").touch()
     with pytest.raises(UsageError, match="not empty"), open_run(folder, PretrainRecipe(), accelerator):
         pass
+
+
+def test_where_there_are_no_locks_a_run_goes_on_with_a_warning(tmp_path, accelerator, monkeypatch, capsys):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folders.fcntl, "flock", no_locks)
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator) as run:
+        run.log({"step": 1, "loss": 1.0})
+    assert "this file system has no locks (No locks available)" in capsys.readouterr().err
+
+
+def test_numbers_that_json_does_not_know_are_null_in_the_metrics(tmp_path, accelerator):
+    with open_run(tmp_path / "run", PretrainRecipe(), accelerator) as run:
+        run.log({"step": 1, "validation": {"loss": math.nan}})
+        assert run.validations() == {1: {"loss": None}}
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
 def test_a_refused_run_is_not_locked(tmp_path, accelerator):

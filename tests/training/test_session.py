@@ -105,6 +105,20 @@ def test_a_loss_that_leaps_is_noted_with_the_rows_that_made_it(tmp_path, capsys)
     assert "step 56: the loss leaps" in capsys.readouterr().err
 
 
+def test_of_many_leaps_all_are_noted_and_a_few_are_shown(tmp_path, capsys):
+    rows = Recorder()
+
+    def leaping(model, batch):
+        return classification_loss_sum(model, batch) * (100 if len(rows.asked) in range(52, 70, 2) else 1)
+
+    _, lines, _ = classify(tmp_path / "run", rows=rows, loss=leaping, steps=70)
+    assert [line["step"] for line in lines if "spike" in line] == list(range(52, 70, 2))
+    told = [line for line in capsys.readouterr().err.splitlines() if "the loss leaps" in line]
+    # The first three of nine, and those that double their number: the fourth and the eighth.
+    assert [line.partition(":")[0] for line in told] == [f"step {step}" for step in (52, 54, 56, 58, 66)]
+    assert told[-1].endswith("leap 8, all are in metrics.jsonl")
+
+
 def test_a_quiet_run_has_no_leaps(tmp_path):
     _, lines, _ = classify(tmp_path / "run", steps=80)
     assert not any("spike" in line for line in lines)

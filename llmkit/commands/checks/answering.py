@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.checks.case import Case, Outcome, at_most, device_of, not_applicable
+from llmkit.commands.checks.case import Case, Outcome, at_most, device_of, not_applicable, worst
 
 if TYPE_CHECKING:
     from llmkit.evaluation.tree import Request
@@ -48,7 +48,7 @@ def check_batch_size(case: Case) -> Outcome:
 
     requests = requests_of(case.texts)
     small, large = (score_continuations(case.answerer, requests, batch_tokens=tokens) for tokens in (1, 1 << 14))
-    off = max(abs(a.log_likelihood - b.log_likelihood) for a, b in zip(small, large, strict=True))
+    off = worst(abs(a.log_likelihood - b.log_likelihood) for a, b in zip(small, large, strict=True))
     return at_most(off, SCORE_TOLERANCE, f"{len(requests)} continuations, one by one and together")
 
 
@@ -61,7 +61,7 @@ def check_tree(case: Case) -> Outcome:
     requests = requests_of(case.texts)
     found = score_continuations(case.answerer, requests)
     naive = [score_naively(case.answerer, request) for request in requests]
-    off = max(abs(score.log_likelihood - value) for score, value in zip(found, naive, strict=True))
+    off = worst(abs(score.log_likelihood - value) for score, value in zip(found, naive, strict=True))
     longest = max(len(request.context) + len(request.continuation) for request in requests)
     how = "a tree" if can_branch(case.answerer, longest) else "no tree: this architecture has none"
     return at_most(off, SCORE_TOLERANCE, f"{len(requests)} continuations, {how}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -38,6 +40,11 @@ def at_most(value: float, tolerance: float, note: str = "") -> Outcome:
     return Outcome("pass" if value <= tolerance else "fail", value, tolerance, note)
 
 
+def worst(values: Iterable[float]) -> float:
+    """The largest of some numbers; one that is no number is worse than all, and `max` may pass it by."""
+    return max(values, key=lambda value: math.inf if math.isnan(value) else value)
+
+
 def not_applicable(note: str) -> Outcome:
     """There is nothing to check."""
     return Outcome("not applicable", note=note)
@@ -69,7 +76,7 @@ class Trainee:
     start: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.start = {name: p.detach().clone() for name, p in self.trained().items()}
+        self.start = self.weights()
 
     def trained(self) -> dict[str, Any]:
         """The parameters that are trained, by name."""
@@ -80,9 +87,9 @@ class Trainee:
         import torch
 
         with torch.no_grad():
-            for name, parameter in self.trained().items():
-                parameter.copy_(self.start[name])
-                parameter.grad = None
+            for name, tensor in self.changing().items():
+                tensor.copy_(self.start[name])
+                tensor.grad = None
 
     def disturb(self) -> None:
         """Move every trained weight a little, as training would."""
@@ -94,9 +101,18 @@ class Trainee:
                 noise = torch.randn(parameter.shape, generator=generator).to(parameter)
                 parameter += NOISE * noise * (parameter.abs().mean() + NOISE)
 
+    def changing(self) -> dict[str, Any]:
+        """What training may change: the trained parameters, and what a model counts as it goes along."""
+        return {**self.trained(), **dict(self.model.named_buffers())}
+
     def weights(self) -> dict[str, Tensor]:
-        """Copies of the trained weights as they are now."""
-        return {name: p.detach().clone() for name, p in self.trained().items()}
+        """Copies of all that training may change, as it is now."""
+        return {name: tensor.detach().clone() for name, tensor in self.changing().items()}
+
+    @property
+    def plain_loss(self) -> LossSum:
+        """The loss without what a recipe adds to it: smoothing, a price of large logits, weights of classes."""
+        return self.loss_sum.func if isinstance(self.loss_sum, partial) else self.loss_sum
 
     @property
     def config(self) -> TrainSection:
@@ -120,7 +136,7 @@ class Case:
         accelerator: Of this process.
         trainee: What a recipe would train; None where a model alone was named.
         answerer: The language model that answers, in eval mode; None for baselines and classifiers.
-        open_saved: Loads a model folder anew, as every verb would.
+        open_saved: Loads a saved model anew, as every verb would; None where that takes more than its folder.
         tokenizer: Of both.
         texts: A few rows of ids to try models on.
         dialogues: What the model is tuned on, or a few that every chat model can render; none where nothing is said.

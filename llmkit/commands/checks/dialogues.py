@@ -55,8 +55,8 @@ def problems_of(dialogue: Dialogue, tokenizer: Any, ends: set[int]) -> Iterator[
         return
     said = [answer_text(m) for m in dialogue.messages if m.role == "assistant" and m.is_trained]
     trained = list(spans(row.targets.tolist()))
-    if said and not trained:
-        yield "nothing of it is trained"
+    if len(trained) < len(said):
+        yield f"{len(said) - len(trained)} of {len(said)} answers are not trained"
     for ids, last in trained:
         if last not in ends:
             yield "an answer is trained without the end of its turn"

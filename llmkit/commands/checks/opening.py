@@ -12,7 +12,7 @@ from llmkit.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from llmkit.data.messages import Dialogue
-    from llmkit.recipe.schema import FinetuneRecipe
+    from llmkit.recipe.schema import FinetuneRecipe, Section
 
 LARGE = 2e7
 """Parameters from which training is tried on the first layers alone."""
@@ -60,11 +60,17 @@ def open_case(named: Named, scratch: Path) -> Case:
     source = recipe if recipe.is_file() else find_recipe(named.subject)
     opened = {"pretrain": open_pretrain, "finetune": open_finetune, "baseline": open_baseline}
     case = opened[recipe_kind(source)](named, source, scratch)
-    case.hashes["recipe"] = hashlib.sha256(source.read_bytes()).hexdigest()
     if path.is_dir():
         case.folders.insert(0, path)
         add_result(case, path)
     return case
+
+
+def hash_of(settings: Section) -> str:
+    """Of a recipe as it is meant, with --set and flags; of a run's own, that of the file recipe.yaml."""
+    from llmkit.recipe.load import dump_recipe
+
+    return hashlib.sha256(dump_recipe(settings).encode()).hexdigest()
 
 
 def is_recipe(name: str) -> bool:
@@ -106,6 +112,7 @@ def open_pretrain(named: Named, source: Path, scratch: Path) -> Case:
     from llmkit.losses import causal_lm_loss_sum
     from llmkit.models.causal_lm import load_causal_lm, load_weights, save_causal_lm
     from llmkit.models.size import section_for_size
+    from llmkit.models.vocabulary import content_hash
     from llmkit.recipe.load import load_recipe
     from llmkit.recipe.schema import PretrainRecipe
     from llmkit.tokenizer import tokenizer_hash
@@ -113,6 +120,9 @@ def open_pretrain(named: Named, source: Path, scratch: Path) -> Case:
 
     flags = {"model.source": ("--model", named.model), "data.source": ("--data", named.data)}
     settings = load_recipe(PretrainRecipe, source, named.overrides, flags)
+    hashes = {"recipe": hash_of(settings)}
+    if settings.model.source is not None:
+        hashes["model"] = content_hash(settings.model.source)
     seq_len = min(settings.train.seq_len, SHORT_ROW)
     settings = settings.model_copy(update={"train": small(settings.train, seq_len=seq_len)})
     accelerator = start_job(settings.train)
@@ -132,18 +142,18 @@ def open_pretrain(named: Named, source: Path, scratch: Path) -> Case:
         save=lambda folder, weights: save_causal_lm(model, data.tokenizer, folder, weights),
         load=lambda folder: load_weights(model, folder),
         settings=settings,
-        is_fresh=settings.model.source is None and not settings.train.z_loss,
+        is_fresh=settings.model.source is None,
     )
     case.trainee, case.answerer, case.packs = trainee, model, settings.data.document_mask
     case.texts = [row[:TEXT_TOKENS].tolist() for row in trainee.rows.batch(range(NUM_TEXTS))["input_ids"]]
     case.folders = [Path(name) for name in (settings.data.source, *settings.data.mix) if name and is_prepared(name)]
-    case.hashes = {"data": data.content_hash, "tokenizer": tokenizer_hash(data.tokenizer)}
+    case.hashes = {**hashes, "data": data.content_hash, "tokenizer": tokenizer_hash(data.tokenizer)}
     return case
 
 
 def is_prepared(name: str) -> bool:
     """Whether this is a folder of prepared data, which has checksums; a stream has none."""
-    from llmkit.commands.verify import is_prepared as has_manifest
+    from llmkit.commands.run_verify import is_prepared as has_manifest
 
     return has_manifest(Path(name))
 
@@ -162,10 +172,11 @@ def open_finetune(named: Named, source: Path, scratch: Path) -> Case:
     flags = {"model.source": ("--model", named.model), "data.source": ("--data", named.data)}
     settings = load_recipe(FinetuneRecipe, source, named.overrides, flags)
     check_settings(settings, None, dry_run=True)
+    recipe = hash_of(settings)
     settings = settings.model_copy(update={"train": small(settings.train, lr=usual_lr(settings))})
     accelerator = start_job(settings.train)
     case = Case(named.subject, "finetune", accelerator)
-    case.hashes["model"] = content_hash(str(settings.model.source))
+    case.hashes = {"recipe": recipe, "model": content_hash(str(settings.model.source))}
     settings = with_small_model(settings, scratch, case)
     material = gather(settings)
     rows = few(material.train)
@@ -237,7 +248,7 @@ def note_reference(trainee: Trainee, rows: Any, scratch: Path) -> None:
 def open_baseline(named: Named, source: Path, scratch: Path) -> Case:
     """A classical network and its rows."""
     from llmkit.commands.baseline import choose_loss, prepare, use_one_thread
-    from llmkit.models.baselines import load_weights, save_baseline
+    from llmkit.models.baselines import load_baseline, load_weights, save_baseline
     from llmkit.recipe.load import load_recipe
     from llmkit.recipe.schema import BaselineRecipe
     from llmkit.training.job import start_job
@@ -245,6 +256,7 @@ def open_baseline(named: Named, source: Path, scratch: Path) -> Case:
     settings = load_recipe(BaselineRecipe, source, named.overrides, {"data.source": ("--data", named.data)})
     if settings.data.source is None:
         raise UsageError("there is nothing to train on", where="--data", fix="add --data digits, say, or --data FILE")
+    recipe = hash_of(settings)
     settings = settings.model_copy(update={"train": small(settings.train)})
     accelerator = start_job(settings.train)
     use_one_thread()
@@ -262,7 +274,8 @@ def open_baseline(named: Named, source: Path, scratch: Path) -> Case:
         settings=settings,
         is_fresh=True,
     )
-    case.hashes = {"data": labelled.content_hash}
+    case.hashes = {"recipe": recipe, "data": labelled.content_hash}
+    case.open_saved = lambda folder: load_baseline(folder)[0]
     return case
 
 
@@ -272,9 +285,11 @@ def add_result(case: Case, run: Path) -> None:
     from llmkit.models.vocabulary import content_hash
 
     result = run / "model"
-    if case.answerer is None or not result.is_dir():
+    if not result.is_dir():
         return
     case.hashes["result"] = content_hash(str(result))
+    if case.answerer is None:
+        return
     try:
         case.answerer = load_causal_lm(result)
     except ModelError as error:  # its files are checked too: what is wrong with them will be in the table

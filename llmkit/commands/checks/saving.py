@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.checks.case import Case, Outcome, Trainee, apart, at_most, device_of, not_applicable
+from llmkit.commands.checks.case import Case, Outcome, Trainee, apart, at_most, device_of, not_applicable, worst
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ MERGED_TOLERANCE = 1e-3
 
 def check_files(case: Case) -> Outcome:
     """Checkpoints, results and prepared data match their checksums, byte for byte."""
-    from llmkit.commands.verify import check_path
+    from llmkit.commands.run_verify import check_path
     from llmkit.errors import LlmkitError
 
     if not case.folders:
@@ -55,16 +55,16 @@ def saved_trainee(case: Case, trainee: Trainee) -> Outcome:
     trainee.reset()
     trainee.disturb()
     trainee.model.eval()
-    before = outputs(trainee, case)
+    before = outputs(trainee.model, trainee, case)
     with tempfile.TemporaryDirectory() as name:
         trainee.save(Path(name), None)
         trainee.reset()
         trainee.load(Path(name))
-        off = apart(before, outputs(trainee, case))
-        if case.open_saved is not None and trainee.is_language_model:
-            off = max(off, apart(before, logits(case.open_saved(Path(name)), case.texts)))
+        off = [apart(before, outputs(trainee.model, trainee, case))]
+        if case.open_saved is not None:
+            off.append(apart(before, outputs(case.open_saved(Path(name)), trainee, case)))
     trainee.reset()
-    return at_most(off, SAVED_TOLERANCE, "logits" if trainee.is_language_model else "losses of single rows")
+    return at_most(worst(off), SAVED_TOLERANCE, "logits" if trainee.is_language_model else "losses of single rows")
 
 
 def save_answerer(case: Case, folder: Path) -> None:
@@ -74,13 +74,12 @@ def save_answerer(case: Case, folder: Path) -> None:
     save_causal_lm(case.answerer, case.tokenizer, folder)
 
 
-def outputs(trainee: Trainee, case: Case) -> Tensor:
+def outputs(model: Any, trainee: Trainee, case: Case) -> Tensor:
     """What a model says, as one row of numbers: logits, or the loss of each row where there are none."""
     import torch
 
     from llmkit.batch import to_device
 
-    model = trainee.model
     if trainee.is_language_model:
         return logits(model, case.texts)
     model.eval()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.checks.case import Case, Outcome, Trainee, apart, at_most, device_of, not_applicable, small
+from llmkit.commands.checks.case import Case, Outcome, Trainee, apart, at_most, device_of, not_applicable, small, worst
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from llmkit.batch import Rows
+    from llmkit.batch import Batch, LossSum
+    from llmkit.training.step import StepRows
 
 SPLIT_TOLERANCE = 1e-4
 """Of a loss and a gradient in fp32, as a share: sums in another order round differently."""
@@ -23,32 +25,13 @@ MOST_STEPS, ENOUGH = 80, 0.5
 """Steps on the same rows, and the share of its first value at which their loss need not fall further."""
 WHOLE, ADAPTER = (3e-3, 0.5), (1e-2, 0.9)
 """Learning rate, and the share to which the loss must fall: an adapter can do less where the model knows nothing."""
+NOTHING = 1e-6
+"""Of a loss: there is nothing left to be learnt. A forecast that begins with the last value may be right at once."""
 NO_RECIPE = "a model alone is not trained: name a recipe or a run"
 
 
 class UnpluggedError(Exception):
     """Stands for the plug being pulled."""
-
-
-class UnpluggedRows:
-    """Rows that break after so many were read."""
-
-    is_stream = False
-
-    def __init__(self, rows: Rows, limit: int) -> None:
-        self.rows, self.limit, self.read = rows, limit, 0
-        self.lengths = rows.lengths
-        self.is_flat = getattr(rows, "is_flat", False)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """The rows, until the plug is pulled."""
-        self.read += len(indices)
-        if self.read > self.limit:
-            raise UnpluggedError
-        return self.rows.batch(indices)
 
 
 def check_split(case: Case) -> Outcome:
@@ -59,17 +42,17 @@ def check_split(case: Case) -> Outcome:
     if size < 2:
         return not_applicable("there is one row only")
     whole, split = (gradient_of(case, case.trainee, size, rows) for rows in (size, 1))
-    off = max(abs(whole[0] - split[0]) / max(abs(whole[0]), 1e-12), distance(whole[1], split[1]))
-    return at_most(off, SPLIT_TOLERANCE, f"{size} rows at once and one by one")
+    off = (abs(whole[0] - split[0]) / max(abs(whole[0]), 1e-12), distance(whole[1], split[1]))
+    return at_most(worst(off), SPLIT_TOLERANCE, f"{size} rows at once and one by one")
 
 
 def gradient_of(case: Case, trainee: Trainee, size: int, at_once: int) -> tuple[float, dict[str, Tensor]]:
     """Mean loss of a step and its gradients, without dropout."""
     trainee.reset()
     loop = loop_of(case, trainee, batch_size=size, micro_batch_size=at_once)
-    trainee.model.eval()
     rows = loop.step_rows(0)
-    total = loop.forward_backward(rows.batches, scale=1 / rows.num_targets)
+    with still(trainee.model):
+        total = loop.forward_backward(rows.batches, scale=1 / rows.num_targets)
     gradients = {name: p.grad.detach().clone() for name, p in trainee.trained().items() if p.grad is not None}
     trainee.reset()
     return total / rows.num_targets, gradients
@@ -115,8 +98,8 @@ def check_packing(case: Case) -> Outcome:
     with torch.no_grad():
         losses = [float(causal_lm_loss_sum(model, batch)) for batch in (row, *parts)]
         packed, *alone = (model(**model_inputs(model, batch)).logits.float() for batch in (row, *parts))
-    off = max(abs(losses[0] / sum(losses[1:]) - 1), apart(torch.cat(alone, dim=1), packed))
-    if off > PACK_TOLERANCE and not case.packs:
+    off = worst((abs(losses[0] / sum(losses[1:]) - 1), apart(torch.cat(alone, dim=1), packed)))
+    if not off <= PACK_TOLERANCE and not case.packs:
         note = f"this architecture does not keep them apart (off by {off:.2g}), and nothing is packed"
         return not_applicable(note)
     return at_most(off, PACK_TOLERANCE, f"{len(parts)} documents, {row['targets'].shape[1]} tokens: loss and logits")
@@ -124,24 +107,40 @@ def check_packing(case: Case) -> Outcome:
 
 def check_resume(case: Case) -> Outcome:
     """A run that was killed and continued ends with the weights of one that was not."""
+    import torch
+
     if case.trainee is None:
         return not_applicable(NO_RECIPE)
     trainee = case.trainee
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        whole = run(case, trainee, folder / "whole", trainee.rows)
-        size = min(4, len(trainee.rows))
+        whole = run(case, trainee, folder / "whole", trainee.loss_sum)
         try:
-            run(case, trainee, folder / "killed", UnpluggedRows(trainee.rows, 2 * size))
+            run(case, trainee, folder / "killed", unplugged(trainee.loss_sum, folder / "killed" / "checkpoints"))
         except UnpluggedError:
-            resumed = run(case, trainee, folder / "killed", trainee.rows)
+            resumed = run(case, trainee, folder / "killed", trainee.loss_sum)
         else:
-            return Outcome("fail", note="the run did not read its rows step by step")
-    off = max(float((whole[key] - resumed[key]).abs().max()) for key in whole)
+            return Outcome("fail", note="no checkpoint was written before the end")
+        *_, last = json.loads((folder / "killed" / "environment.json").read_text(encoding="utf-8"))["parts"]
+    if last["step"] != 2:
+        return Outcome("fail", note=f"the run that was killed after step 2 went on from step {last['step']}")
+    changed = [key for key in whole if not torch.equal(whole[key], resumed[key])]
+    off = worst([0.0, *(float((whole[key].double() - resumed[key].double()).abs().max()) for key in changed)])
     return at_most(off, 0.0, "4 steps, and 2 + 2: the largest difference of a weight")
 
 
-def run(case: Case, trainee: Trainee, folder: Path, rows: Rows) -> dict[str, Tensor]:
+def unplugged(loss_sum: LossSum, checkpoints: Path) -> LossSum:
+    """The same loss until there is a checkpoint; then the plug is pulled."""
+
+    def loss_until_saved(model: Any, batch: Batch) -> Tensor:
+        if any(checkpoints.glob("step-*")):
+            raise UnpluggedError
+        return loss_sum(model, batch)
+
+    return loss_until_saved
+
+
+def run(case: Case, trainee: Trainee, folder: Path, loss_sum: LossSum) -> dict[str, Tensor]:
     """Train four steps from the start, or from the checkpoint in `folder`, and give the weights."""
     from llmkit.training.loop import train
     from llmkit.training.run import open_run
@@ -153,8 +152,8 @@ def run(case: Case, trainee: Trainee, folder: Path, rows: Rows) -> dict[str, Ten
     with open_run(folder, settings, case.accelerator) as opened:
         summary = train(
             trainee.model,
-            rows,
-            trainee.loss_sum,
+            trainee.rows,
+            loss_sum,
             config,
             opened,
             accelerator=case.accelerator,
@@ -193,8 +192,11 @@ def check_first_loss(case: Case) -> Outcome:
     choices = num_choices(trainee)
     if choices is None:
         return not_applicable("numbers are predicted, and not choices")
+    trainee.reset()
     size = min(4, len(trainee.rows))
-    loss, _ = gradient_of(case, trainee, size, size)
+    rows = loop_of(case, trainee, batch_size=size, micro_batch_size=size).step_rows(0)
+    with still(trainee.model):
+        loss = mean_loss(trainee, rows)
     config = getattr(trainee.model, "config", None)
     width = 0 if config is None else config.get_text_config().hidden_size
     # Logits of a head whose weights have this spread are as far apart as that, and the loss lies half of it higher.
@@ -226,12 +228,44 @@ def check_heart(case: Case) -> Outcome:
     lr, learnt = ADAPTER if trainee.has_adapter else WHOLE
     rate = {"lr": lr, "schedule": "constant", "warmup_steps": 0, "steps": MOST_STEPS}
     loop = loop_of(case, trainee, batch_size=size, micro_batch_size=size, **rate)
-    trainee.model.train()
-    rows, losses = loop.step_rows(0), []
-    for step in range(MOST_STEPS):
-        losses.append(loop.train_step(step, rows, Signs()).loss)
-        if losses[-1] <= ENOUGH * losses[0]:
-            break
+    rows = loop.step_rows(0)
+    with still(trainee.model):
+        losses = [mean_loss(trainee, rows)]
+        if losses[0] < NOTHING:
+            return not_applicable(f"the loss is {losses[0]:.2g} before anything is learnt")
+        while len(losses) <= MOST_STEPS and not losses[-1] <= ENOUGH * losses[0]:
+            loop.train_step(len(losses) - 1, rows, Signs())
+            losses.append(mean_loss(trainee, rows))
     trainee.reset()
-    note = f"loss {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} steps on {size} rows"
+    note = f"loss {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses) - 1} steps on {size} rows"
     return at_most(losses[-1] / losses[0], learnt, note)
+
+
+def mean_loss(trainee: Trainee, rows: StepRows) -> float:
+    """What the model says to some rows, without what a recipe adds to the loss."""
+    import torch
+
+    from llmkit.batch import to_device
+
+    device = device_of(trainee.model)
+    with torch.no_grad():
+        losses = [float(trainee.plain_loss(trainee.model, to_device(batch, device))) for batch in rows.batches]
+    return sum(losses) / rows.num_targets
+
+
+@contextmanager
+def still(model: Any) -> Iterator[None]:
+    """Within the block nothing is left to chance: no dropout, no noise, no pictures that move."""
+    from torch import nn
+
+    model.eval()
+    # On a GPU a recurrent layer gives gradients in training mode only.
+    recurrent = [(module, module.dropout) for module in model.modules() if isinstance(module, nn.RNNBase)]
+    for module, _ in recurrent:
+        module.train()
+        module.dropout = 0.0
+    try:
+        yield
+    finally:
+        for module, dropout in recurrent:
+            module.dropout = dropout

@@ -8,10 +8,10 @@ from typing import Any
 
 from llmkit.evaluation.answers import UNANSWERABLE, plain_number
 from llmkit.evaluation.columns import as_text
-from llmkit.evaluation.task import Example, Row
+from llmkit.evaluation.task import Example, PlainRow, Row
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
-from llmkit.evaluation.tasks.forms import Form, PlainRow, Said, read_examples
+from llmkit.evaluation.tasks.forms import Form, Said, read_examples
 
 DOCUMENTS = ("document", "article", "dialogue", "text", "content", "source", "input")
 SUMMARIES = ("summary", "highlights", "abstract", "target", "output")
@@ -126,6 +126,7 @@ ANSWERS = (
             max_new_tokens=256,
             grading="number",
         ),
+        prompt_by="lm-evaluation-harness",
         about="sums in words, worked out step by step; the number after ####, and the last number there is",
         examples=partial(read_examples, forms=(Form(("question", "answer"), gsm8k),)),
         test_files=("gsm8k_test.jsonl", "gsm8k/test.jsonl", "test.jsonl", "gsm8k*.jsonl"),
@@ -141,6 +142,7 @@ ANSWERS = (
             prompts=("{context}\nQuestion: {question}\nAnswer:",),
             grading="squad",
         ),
+        prompt_by="lm-evaluation-harness",
         about="a question whose answer stands in a passage, or in none (SQuAD 2); any file of that form",
         examples=squad_examples,
         test_files=("dev-v1.1.json", "squad/dev-v1.1.json", "dev-v2.0.json", "squad*dev*.json", "xquad.en.json"),
@@ -157,6 +159,7 @@ ANSWERS = (
             prompts=("Question: {question}\nAnswer:", "Q: {question}\nA:"),
             stop=("\n", ".", ","),
         ),
+        prompt_by="lm-evaluation-harness",
         about="general knowledge; any of the known names of the answer counts",
         examples=trivia_examples,
         test_files=("triviaqa*.jsonl", "*wikipedia-dev.json", "qa/wikipedia-dev.json", "triviaqa*dev*.json"),
@@ -191,6 +194,7 @@ ANSWERS = (
             max_new_tokens=128,
             grading="rouge",
         ),
+        prompt_by="lm-evaluation-harness",
         about="the summary of a text: any rows with a document and its summary; CNN/DailyMail where none are given",
         examples=summary_examples,
         test_files=("test.jsonl", "test.csv", "validation.jsonl"),

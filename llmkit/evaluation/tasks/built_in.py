@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llmkit.evaluation.task import Example, Row
+from llmkit.evaluation.task import Author, Example, PlainRow, Row
 from llmkit.evaluation.task_file import TaskFile
-from llmkit.evaluation.tasks.forms import Lines, PlainRow
+from llmkit.evaluation.tasks.forms import Lines
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class BuiltIn:
     """How it asks and is scored; `test` and `train` are what is read when no data is given."""
     about: str
     """One line for `evaluate --list`."""
+    prompt_by: Author = "llmkit"
+    """Who worded the first of its prompts; the others are llmkit's own."""
     num_choices: int | None = None
     """How many choices a row has, or most rows have."""
     examples: Callable[[Sequence[Row]], list[Example]] | None = None

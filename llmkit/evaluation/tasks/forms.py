@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
 from llmkit.errors import DataError
 from llmkit.evaluation.columns import as_text, row_ids
-from llmkit.evaluation.task import Example, Row
+from llmkit.evaluation.task import Example, PlainRow, Row
 
 Lines = Iterable[tuple[str, str]]
 """The lines of a text file, each with the place it stands at."""
@@ -18,14 +17,6 @@ GAUNTLET = ("query", "choices", "gold")
 """The columns of MosaicML's evaluation gauntlet."""
 SCHEMA = ("context_options", "continuation", "gold")
 """The same for choices within the prompt."""
-
-
-@dataclass(frozen=True)
-class PlainRow:
-    """A row made of lines, or of another row, and the place it comes from."""
-
-    where: str
-    values: dict[str, Any]
 
 
 class Said(TypedDict, total=False):

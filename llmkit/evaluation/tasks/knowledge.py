@@ -9,14 +9,13 @@ from pathlib import PurePath
 from typing import Any
 
 from llmkit.evaluation.columns import as_text
-from llmkit.evaluation.task import Example, Row
+from llmkit.evaluation.task import Example, PlainRow, Row
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
 from llmkit.evaluation.tasks.forms import (
     GAUNTLET,
     Form,
     Lines,
-    PlainRow,
     Said,
     choice_texts,
     choices_of,
@@ -153,6 +152,7 @@ def arc(name: str, config: str, about: str, *, metric: str = "") -> BuiltIn:
             prompts=OTHER_WAYS,
             metric=metric,
         ),
+        prompt_by="lm-evaluation-harness",
         about=about,
         num_choices=4,
         examples=partial(read_examples, forms=AI2_FORMS),
@@ -179,6 +179,7 @@ KNOWLEDGE = (
             prompts=(ASKS, "{question}\nThe answer is"),
             metric="accuracy_bytes",
         ),
+        prompt_by="lm-evaluation-harness",
         about="elementary science; the question goes on with one of four answers",
         num_choices=4,
         examples=partial(read_examples, forms=AI2_FORMS),
@@ -194,6 +195,7 @@ KNOWLEDGE = (
             prompt="Question: {question}\n{options}\nAnswer:",
             prompts=("{question}\n{options}\nThe right letter is",),
         ),
+        prompt_by="lm-evaluation-harness",
         about="everyday knowledge; the letter of one of five answers",
         num_choices=5,
         examples=partial(read_examples, forms=CSQA_FORMS),
@@ -210,6 +212,7 @@ KNOWLEDGE = (
             prompts=("Question: {question}\n{options}\nAnswer:",),
             system="The following are multiple choice questions (with answers) about {subject}.\n\n",
         ),
+        prompt_by="lm-evaluation-harness",
         about="57 subjects of school and profession; the letter of one of four answers, shots of the same subject",
         num_choices=4,
         examples=mmlu_examples,
@@ -227,6 +230,7 @@ KNOWLEDGE = (
             prompt="{passage}\nQuestion: {question}?\nAnswer:",
             prompts=("Passage: {passage}\nQuestion: {question}?\nAnswer, yes or no:",),
         ),
+        prompt_by="lm-evaluation-harness",
         about="a yes or no question on a passage",
         num_choices=2,
         examples=partial(

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from llmkit.evaluation.columns import as_text
+from llmkit.evaluation.task import PlainRow
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
-from llmkit.evaluation.tasks.forms import Form, Lines, PlainRow, Said, number_of, read_examples, table_rows
+from llmkit.evaluation.tasks.forms import Form, Lines, Said, number_of, read_examples, table_rows
 
 SENTIMENTS = ("negative", "positive")
 TOPICS = ("World", "Sports", "Business", "Technology")
@@ -86,6 +87,7 @@ LABELS = (
             prompts=("Review: {question}\nSentiment:", "{question}\nThe sentiment of this review is"),
             shots="balanced",
         ),
+        prompt_by="lm-evaluation-harness",
         about="whether a sentence of a film review is positive",
         num_choices=2,
         examples=partial(read_examples, forms=(labelled(SENTIMENTS, "sentence", "label"),)),
@@ -155,6 +157,7 @@ LABELS = (
             shots="balanced",
             metric="matthews",
         ),
+        prompt_by="lm-evaluation-harness",
         about="whether a sentence is acceptable English",
         num_choices=2,
         examples=partial(read_examples, forms=(labelled(YES_NO, "sentence", "label"),)),

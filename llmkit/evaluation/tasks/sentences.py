@@ -9,6 +9,7 @@ from typing import Any
 
 from llmkit.errors import DataError
 from llmkit.evaluation.columns import as_text
+from llmkit.evaluation.task import PlainRow
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
 from llmkit.evaluation.tasks.forms import (
@@ -16,7 +17,6 @@ from llmkit.evaluation.tasks.forms import (
     SCHEMA,
     Form,
     Lines,
-    PlainRow,
     Said,
     choices_of,
     gauntlet,
@@ -133,6 +133,7 @@ SENTENCES = (
             prompt="{question}",
             metric="accuracy_bytes",
         ),
+        prompt_by="lm-evaluation-harness",
         about="which of four endings goes on with what happens",
         num_choices=4,
         examples=partial(
@@ -155,6 +156,7 @@ SENTENCES = (
             prompt="Question: {question}\nAnswer:",
             prompts=("Goal: {question}\nSolution:", "{question}\n"),
         ),
+        prompt_by="lm-evaluation-harness",
         about="which of two ways to reach an everyday goal works",
         num_choices=2,
         examples=partial(
@@ -171,6 +173,7 @@ SENTENCES = (
             train="hf:allenai/winogrande:winogrande_xl@train",
             prompt="{choice}",
         ),
+        prompt_by="lm-evaluation-harness",
         about="whom a pronoun's sentence is about; the rest of the sentence is compared, each name in its place",
         num_choices=2,
         examples=partial(
@@ -193,6 +196,7 @@ SENTENCES = (
             # Two spaces, as lm-evaluation-harness has them here.
             delimiter="  ",
         ),
+        prompt_by="lm-evaluation-harness",
         about="which of two sentences is the cause, or the effect",
         num_choices=2,
         examples=partial(
@@ -214,6 +218,7 @@ SENTENCES = (
             prompt="Q: {context} {question}\nA:",
             prompts=("{context}\nQuestion: {question}\nAnswer:", "{context} {question}"),
         ),
+        prompt_by="lm-evaluation-harness",
         about="what people feel, want or do next; three answers in the release",
         num_choices=3,
         examples=partial(
@@ -228,6 +233,7 @@ SENTENCES = (
     ),
     BuiltIn(
         TaskFile(name="lambada", kind="choice", test="hf:EleutherAI/lambada_openai:default@test", prompt="{question}"),
+        prompt_by="lm-evaluation-harness",
         about="the last word of a passage, said greedily; its perplexity too",
         examples=partial(
             read_examples,

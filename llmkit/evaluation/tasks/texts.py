@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from llmkit.evaluation.task import PlainRow
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
-from llmkit.evaluation.tasks.forms import Form, Lines, PlainRow, Said, read_examples
+from llmkit.evaluation.tasks.forms import Form, Lines, Said, read_examples
 
 SPACED = ((" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."))
 """Separators within numbers and words, as WikiText writes them."""

@@ -48,6 +48,23 @@ def test_an_end_of_turn_that_is_not_trained_is_found(open_named, bend_rows, tiny
     assert "an answer without its end" in outcome.note
 
 
+def test_an_earlier_answer_that_is_not_trained_is_found(open_named, bend_rows):
+    def last_alone(ids, targets):
+        kept = np.full_like(targets, -100)
+        place = max(np.flatnonzero(targets != -100), default=-1)
+        while place >= 0 and targets[place] != -100:
+            kept[place] = targets[place]
+            place -= 1
+        return kept
+
+    bend_rows(last_alone)
+    case = open_named("finetune")
+    case.supervised = []
+    outcome = dialogues.check_supervision(case)
+    assert outcome.state == "fail"
+    assert "1 of 2 answers are not trained" in outcome.note
+
+
 def test_a_chat_that_begins_otherwise_is_found(open_named, monkeypatch):
     from llmkit.data import dialogue
 

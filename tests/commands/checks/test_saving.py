@@ -27,6 +27,17 @@ def test_weights_that_are_not_read_back_are_found(open_named, monkeypatch):
     assert saving.check_saved(open_named("pretrain")).state == "fail"
 
 
+def test_a_folder_that_others_read_as_another_model_is_found(open_named):
+    case = open_named("baseline")
+    others = open_named("baseline").trainee.model
+    case.open_saved = lambda folder: others
+    assert saving.check_saved(case).state == "fail"
+    with torch.no_grad():
+        for parameter in others.parameters():
+            parameter.fill_(float("nan"))
+    assert saving.check_saved(case).state == "fail"
+
+
 def test_an_adapter_that_changes_the_model_at_once_is_found(open_named):
     case = open_named("finetune")
     with torch.no_grad():

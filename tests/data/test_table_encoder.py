@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmkit.data.tables import fit_table, read_table_encoder
+from llmkit.data.table_encoder import fit_table, read_table_encoder
 
 
 def fit(**columns):

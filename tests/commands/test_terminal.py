@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmkit.commands.tables import fit_table, shorten, squeeze
+from llmkit.commands.terminal import fit_table, shorten, squeeze
 from llmkit.console import format_table
 
 HEADERS = ["run", "model", "loss"]
