@@ -93,7 +93,7 @@ def check_adapters(folders: Sequence[Path]) -> None:
     """Raise unless these are adapters of one model, and that is stored in whole numbers of bytes."""
     import os
 
-    from llmkit.models.causal_lm import ADAPTER_CONFIG, base_of_adapter, read_adapter_config
+    from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter, read_adapter_config
 
     bases = {}
     for folder in folders:
@@ -226,7 +226,7 @@ def read_adapter(folder: Path) -> dict[str, Any] | None:
     """What an adapter folder says about its adapter; None for a plain model."""
     from safetensors import safe_open
 
-    from llmkit.models.causal_lm import ADAPTER_CONFIG, base_of_adapter, open_adapter_config
+    from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter, open_adapter_config
 
     if not (folder / ADAPTER_CONFIG).is_file():
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +15,13 @@ from llmkit.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from llmkit.data.document import Document
+
 FORMATS = ("jsonl", "csv")
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of baseline, or its model folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or its model folder.")],
     source: Annotated[
         str,
         typer.Argument(
@@ -28,27 +31,75 @@ def predict(
     format_: Annotated[
         str, typer.Option("--format", metavar="jsonl|csv", help="How rows are written: a JSON object each, or a table.")
     ] = "jsonl",
+    text_column: Annotated[
+        str | None, typer.Option(help="Of a classifier from finetune: the column with the text, where it is not plain.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Label new rows with a trained baseline: a line each on stdout, with the probability of every class.
+    """Label new rows with what was trained: a line each on stdout, with the probability of every class.
 
     \b
     Examples:
       llmkit baseline predict run new-people.csv
       llmkit baseline predict run photos/ --format csv
       echo "What a wonderful film" | llmkit baseline predict run -
+      llmkit baseline predict tuned reviews.jsonl --text-column review
 
-    Tables (csv, tsv, jsonl, parquet) need the columns of training; texts may also stand one a line; pictures are a
-    file, a folder, an archive, idx or npz. A series is forecast from its end. A language model says how many bits each
-    byte of a text takes.
+    RUN is of baseline, or of finetune with task=classify. Tables (csv, tsv, jsonl, parquet) need the columns of
+    training; texts may also stand one a line; pictures are a file, a folder, an archive, idx or npz. A series is
+    forecast from its end. A language model says how many bits each byte of a text takes.
     """
     from llmkit.models.baselines import load_baseline
+    from llmkit.models.classify import names_of_classes
 
     if format_ not in FORMATS:
         raise UsageError(f"{format_!r} is not known", where="--format", fix=f"use {' or '.join(FORMATS)}")
-    model, stored = load_baseline(run / "model" if (run / "model").is_dir() else run)
-    answer = measure_texts if stored["task"] == "language" else answer_rows
-    write_rows(answer(model, stored, source), format_=format_, as_json=as_json)
+    folder = run / "model" if (run / "model").is_dir() else run
+    if names_of_classes(folder):
+        rows = classify_texts(folder, source, text_column)
+    elif text_column is not None:
+        fix = "leave it out: a baseline knows its columns"
+        raise UsageError("this is for a classifier from finetune", where="--text-column", fix=fix)
+    else:
+        model, stored = load_baseline(folder)
+        rows = (measure_texts if stored["task"] == "language" else answer_rows)(model, stored, source)
+    write_rows(rows, format_=format_, as_json=as_json)
+
+
+def classify_texts(folder: Path, source: str, text_column: str | None) -> list[dict[str, Any]]:
+    """What a tuned language model says of each text: a label with its probability and those of all classes."""
+    from llmkit.device import pick_device
+    from llmkit.errors import DataError
+    from llmkit.models.classify import load_classifier
+    from llmkit.models.classify import predict as answer
+
+    classifier = load_classifier(folder)
+    texts = list(read_texts(source, text_column))
+    if not texts:
+        raise DataError("there is no text in it", where=source, fix="give a file with text")
+    classifier.model.to(pick_device())
+    limit = classifier.model.config.max_position_embeddings
+    chances = answer(classifier, [text.text for text in texts], max_length=limit).tolist()
+    return [
+        {"row": text.source, **name_classes(row, classifier.labels)} for text, row in zip(texts, chances, strict=True)
+    ]
+
+
+def read_texts(source: str, text_column: str | None) -> Iterator[Document]:
+    """The texts of files of rows, by their column, and the lines of plain text that are not blank."""
+    from llmkit.data.document import Document
+    from llmkit.data.documents import texts_of
+    from llmkit.data.records import read_rows
+    from llmkit.data.sources import find_sources, open_bytes, read_lines
+
+    for found in find_sources([source]):
+        if found.format != "text":
+            yield from texts_of(read_rows(found), found.name, text_column)
+            continue
+        with open_bytes(found) as file:
+            for number, line in read_lines(file, found.name):
+                if line.strip():
+                    yield Document(line.strip(), f"{found.name}:{number}")
 
 
 def answer_rows(model: nn.Module, stored: dict[str, Any], source: str) -> list[dict[str, Any]]:

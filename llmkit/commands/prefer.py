@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,9 @@ def keep_reference(settings: FinetuneRecipe, model: Any, rows: Any, path: Any) -
     import torch
 
     from llmkit.batch import to_device
+    from llmkit.files import write_file
     from llmkit.models.preference import answer_log_likelihoods, evaluated
+    from llmkit.training.disk import retrying
     from llmkit.training.order import split_by_tokens
     from llmkit.training.step import rows_per_forward, tokens_per_forward
 
@@ -138,9 +141,9 @@ def keep_reference(settings: FinetuneRecipe, model: Any, rows: Any, path: Any) -
             batch = to_device(rows.batch(part.tolist()), model.device)
             found[part] = answer_log_likelihoods(model, batch).log_likelihoods.view(-1, 2).cpu().numpy()
             progress.update(len(part))
-    aside = path.with_name(f".{path.name}")
-    np.save(aside, found)
-    aside.rename(path)
+    file = io.BytesIO()
+    np.save(file, found)
+    retrying(lambda: write_file(path, file.getvalue()), path)
     say(f"{path}: what the model says to {len(rows):,} pairs before it is tuned")
 
 

@@ -213,7 +213,8 @@ def load_base(settings: FinetuneRecipe) -> Base:
     from llmkit.data.dialogue import end_of_turn_ids
     from llmkit.data.rendering import add_chat_template, set_day
     from llmkit.models.attention import keeps_documents_apart
-    from llmkit.models.causal_lm import ADAPTER_CONFIG, load_causal_lm, model_folder
+    from llmkit.models.causal_lm import load_causal_lm, model_folder
+    from llmkit.models.config_files import ADAPTER_CONFIG
     from llmkit.models.four_bits import four_bit_options
     from llmkit.models.lora import merge_lora
     from llmkit.models.vocabulary import fit_vocabulary, set_stop_tokens
@@ -248,7 +249,8 @@ def load_base(settings: FinetuneRecipe) -> Base:
 def keep_merged_base(settings: FinetuneRecipe, material: Material, folder: Path) -> None:
     """Where an adapter was merged into the model that a new one stands on: write that model into the run."""
     from llmkit.commands.model import merge_into
-    from llmkit.models.causal_lm import ADAPTER_CONFIG, model_folder
+    from llmkit.models.causal_lm import model_folder
+    from llmkit.models.config_files import ADAPTER_CONFIG
 
     source = Path(model_folder(str(settings.model.source)))
     if settings.method != "lora" or settings.model.adapter != "merge" or not (source / ADAPTER_CONFIG).is_file():

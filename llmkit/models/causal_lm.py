@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from llmkit.errors import ModelError, RecipeError
+from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter, check_config, read_adapter_config
 from llmkit.recipe.load import did_you_mean
 from llmkit.recipe.schema import ModelSection
 from llmkit.tokenizer import check_hub_name
 
 GATED_RATIO = 8 / 3
 """intermediate_size / hidden_size of gated feed-forward layers: as many parameters as a plain layer of ratio 4."""
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def build_causal_lm(
@@ -171,9 +169,18 @@ def load_causal_lm(
         return load_adapter(Path(source), dtype=dtype, options=options)
     else:
         check_config(Path(source) / "config.json")
+    return load_pretrained(AutoModelForCausalLM, source, dtype=dtype, options=options)
+
+
+def load_pretrained(kind: Any, source: str, *, dtype: torch.dtype, options: Mapping[str, Any] | None = None) -> Any:
+    """A folder or hub name as one of transformers' auto classes reads it, whole and in eval mode.
+
+    Raises:
+        ModelError: It cannot be read, or a tensor is missing, left over or of another shape.
+    """
     try:
         with quiet_transformers():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = kind.from_pretrained(
                 source,
                 dtype=dtype,
                 trust_remote_code=False,
@@ -241,24 +248,22 @@ def check_complete(info: dict[str, Any], source: str) -> None:
 def load_adapter(folder: Path, *, dtype: torch.dtype, options: Mapping[str, Any] | None = None) -> Any:
     """A PEFT adapter on the base model that its configuration names."""
     read_adapter_config(folder)
+    return put_adapter(load_base(folder, dtype=dtype, options=options), folder)
+
+
+def load_base(folder: Path, *, dtype: torch.dtype, options: Mapping[str, Any] | None = None) -> Any:
+    """The model that an adapter belongs to."""
     if not (base := base_of_adapter(folder)):
         message = "the adapter does not say which model it belongs to"
         raise ModelError(message, where=str(folder / ADAPTER_CONFIG), fix="set base_model_name_or_path")
     try:
-        model = load_causal_lm(base, dtype=dtype, options=options)
+        return load_causal_lm(base, dtype=dtype, options=options)
     except ModelError as error:
         raise ModelError(
             f"the base model of this adapter cannot be loaded ({error.message})",
             where=f"{folder}: {base}",
             fix="put the base model back, or change base_model_name_or_path in adapter_config.json",
         ) from error
-    return put_adapter(model, folder)
-
-
-def base_of_adapter(folder: Path) -> str | None:
-    """The folder, as seen from here or from the adapter's own, or the hub name of the model that it belongs to."""
-    base = open_adapter_config(folder).get("base_model_name_or_path")
-    return str(folder / base) if base and (folder / base).exists() else base
 
 
 def put_adapter(model: Any, folder: Path) -> Any:
@@ -278,27 +283,6 @@ def put_adapter(model: Any, folder: Path) -> Any:
     return adapted.eval()
 
 
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """The configuration of an adapter that PEFT may be given: LoRA, in safetensors, importing nothing."""
-    path, config = folder / ADAPTER_CONFIG, open_adapter_config(folder)
-    if config.get("peft_type") != "LORA" or config.get("megatron_config") or config.get("auto_mapping"):
-        raise ModelError("this is no plain LoRA adapter", where=str(path), fix="use a LoRA adapter")
-    if config.get("task_type") == "SEQ_CLS":
-        raise ModelError("this adapter names classes, it writes no text", where=str(path), fix="use it as a classifier")
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ModelError("there is no adapter_model.safetensors", where=str(folder), fix="copy the adapter again")
-    return config
-
-
-def open_adapter_config(folder: Path) -> dict[str, Any]:
-    """The configuration of any adapter."""
-    path = folder / ADAPTER_CONFIG
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ModelError(f"not JSON: {error}", where=str(path), fix="copy the adapter again") from error
-
-
 def fit_embeddings(model: Any, folder: Path) -> None:
     """Grow the embeddings to the size the adapter was trained with (new control tokens), which PEFT does not do."""
     trained = read_adapter_config(folder).get("trainable_token_indices") or {}
@@ -306,40 +290,6 @@ def fit_embeddings(model: Any, folder: Path) -> None:
     size = max(ids, default=-1) + 1
     if size > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(size, mean_resizing=False)
-
-
-def check_config(path: Path) -> None:
-    """Raise unless `path` is a model's configuration that runs no code of its own."""
-    if not path.is_file():
-        raise ModelError(
-            "this is not a model folder: it has no config.json",
-            where=str(path.parent),
-            fix="name the folder that pretrain or finetune wrote, for example RUN/model",
-        )
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        fix = "the file is damaged: copy the model again"
-        raise ModelError(f"not JSON: {error}", where=str(path), fix=fix) from error
-    # Each of these makes transformers load code (CVE-2026-4372 and its kin); none is needed for a model that it knows.
-    attention = str(
-        config.get("_attn_implementation_internal")
-        or config.get("attn_implementation")
-        or config.get("_attn_implementation")
-        or ""
-    )
-    if "auto_map" in config or "/" in attention:
-        raise ModelError(
-            "this model asks to run code of its own, which is never done",
-            where=str(path),
-            fix="use an architecture that transformers knows",
-        )
-    if "model_type" not in config:
-        raise ModelError(
-            "config.json names no model_type: this is no transformers model",
-            where=str(path),
-            fix="name a causal language model",
-        )
 
 
 def save_causal_lm(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:

@@ -19,16 +19,8 @@ from transformers import AutoModelForSequenceClassification
 from llmkit.batch import IGNORE_INDEX, Batch, batches_by_length
 from llmkit.errors import ModelError
 from llmkit.losses import body_of, model_inputs, unwrap
-from llmkit.models.causal_lm import (
-    ADAPTER_CONFIG,
-    base_of_adapter,
-    check_complete,
-    check_config,
-    load_causal_lm,
-    model_folder,
-    quiet_transformers,
-    save_causal_lm,
-)
+from llmkit.models.causal_lm import load_base, load_pretrained, model_folder, save_causal_lm
+from llmkit.models.config_files import ADAPTER_CONFIG, check_config, read_adapter_config
 from llmkit.models.lora import load_adapter_weights, quiet_peft
 from llmkit.tokenizer import encode_texts, load_tokenizer
 
@@ -109,6 +101,13 @@ def save_classifier(model: Any, tokenizer: Any, folder: Path, weights: dict[str,
         unwrap(model).config.save_pretrained(str(folder))
 
 
+def names_of_classes(folder: Path) -> list[str]:
+    """The classes that the configuration of a folder names, in the order of the logits; or none."""
+    path = folder / "config.json"
+    names = json.loads(path.read_text(encoding="utf-8")).get("id2label", {}) if path.is_file() else {}
+    return [names[key] for key in sorted(names, key=int)]
+
+
 def load_classifier(source: str | Path) -> Classifier:
     """A classifier that `llmkit finetune` made with task classify, in eval mode on the CPU.
 
@@ -116,9 +115,7 @@ def load_classifier(source: str | Path) -> Classifier:
         ModelError: It is none, or not whole.
     """
     folder = Path(model_folder(source))
-    path = folder / "config.json"
-    names = json.loads(path.read_text(encoding="utf-8")).get("id2label", {}) if path.is_file() else {}
-    labels = [names[key] for key in sorted(names, key=int)]
+    labels = names_of_classes(folder)
     if not labels:
         raise ModelError(
             "this is no classifier: it names no classes", where=str(folder), fix="tune a model with task=classify"
@@ -130,9 +127,10 @@ def load_classifier(source: str | Path) -> Classifier:
 
 def load_adapted(folder: Path, labels: Sequence[str]) -> Any:
     """The adapter and the head of a folder on the base model that it names."""
+    read_adapter_config(folder, is_classifier=True)
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
-    base = add_class_head(load_causal_lm(str(base_of_adapter(folder))), labels, pad_id=None, seed=0)
+    base = add_class_head(load_base(folder, dtype=torch.float32), labels, pad_id=None, seed=0)
     with quiet_peft():
         model = PeftModelForSequenceClassification(base, config)
         load_adapter_weights(model, folder)
@@ -142,12 +140,7 @@ def load_adapted(folder: Path, labels: Sequence[str]) -> Any:
 def load_whole(folder: Path, labels: Sequence[str]) -> Any:
     """A classifier whose weights were all trained."""
     check_config(folder / "config.json")
-    with quiet_transformers():
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
-    check_complete(info, str(folder))
-    return model.eval()
+    return load_pretrained(AutoModelForSequenceClassification, str(folder), dtype=torch.float32)
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from transformers.utils.hub import extract_commit_hash
 from llmkit.batch import IGNORE_INDEX, Batch
 from llmkit.errors import ModelError
 from llmkit.losses import causal_lm_loss_sum
-from llmkit.models.causal_lm import ADAPTER_CONFIG, base_of_adapter, model_folder
+from llmkit.models.causal_lm import model_folder
+from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter
 
 HASHED_BYTES = 1 << 26
 """So much of a file's beginning and of its end goes into its hash."""
@@ -68,13 +69,16 @@ def knows_tokens(model: Any, batch: Batch, ids: Sequence[int]) -> bool:
 
 
 def content_hash(source: str) -> str:
-    """A hash of a model folder's weights and configuration, and of an adapter's model; of a hub model, of its revision.
+    """A hash of a model folder's weights, configuration, tokenizer and template; of a hub model, of its revision.
+
+    That of an adapter holds its model's.
 
     Of a large file the size, the beginning and the end are enough to know it by.
     """
     folder = Path(model_folder(source))
     digest = hashlib.sha256(b"" if folder.is_dir() else f"{source} {revision_of(source)}".encode())
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json")):
+    names = ("*.safetensors", "*config.json", "tokenizer.json", "*.jinja")
+    for path in (path for name in names for path in sorted(folder.glob(name))):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with path.open("rb") as file:

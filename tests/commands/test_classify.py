@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from llmkit.errors import ModelError
+
 WORDS = ["the", "next", "token", "from", "text", "and", "then", "we", "ask", "it", "what", "comes", "after"]
 
 
@@ -93,3 +95,40 @@ def test_texts_read_are_texts_used_and_texts_dropped(classify, tmp_path):
     assert (report["train"]["read"], report["train"]["used"]) == (234, 233)
     assert report["train"]["dropped"]["also in the validation data"]["rows"] == 1
     assert (report["validation"]["read"], report["validation"]["used"]) == (3, 2)
+
+
+def test_a_classifier_labels_new_texts(classify, run_cli, tmp_path):
+    assert classify("run").exit_code == 0
+    rows = tmp_path / "new.jsonl"
+    rows.write_text('{"review": "the next from", "n": 1}\n{"review": "ask what ask", "n": 2}\n', encoding="utf-8")
+    found = json.loads(run_cli("baseline", "predict", tmp_path / "run", rows, "--json").stdout)["predictions"]
+    assert [row["row"] for row in found] == [f"{rows}:1", f"{rows}:2"]
+    assert [row["label"] for row in found] == ["yes", "no"]
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5) for row in found)
+    lines = run_cli("baseline", "predict", tmp_path / "run", "-", input="the next from\n\nask what ask\n").stdout
+    again = [json.loads(line) for line in lines.splitlines()]
+    assert [(row["row"], row["label"]) for row in again] == [("stdin:1", "yes"), ("stdin:3", "no")]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_classifier_that_lacks_a_tensor_is_refused_by_name(classify, tmp_path, method):
+    from safetensors.torch import load_file, save_file
+
+    from llmkit.models.classify import load_classifier
+
+    assert classify("run", method=method).exit_code == 0
+    (path,) = (tmp_path / "run" / "model").glob("*model.safetensors")
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    save_file({key: value for key, value in tensors.items() if key != name}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=name.replace(".", r"\.")):
+        load_classifier(tmp_path / "run")
+    save_file({**tensors, name: tensors[name][:1, ..., :1].contiguous()}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError):
+        load_classifier(tmp_path / "run")
+
+
+def test_the_text_column_is_for_classifiers(run_cli, tmp_path):
+    result = run_cli("baseline", "predict", tmp_path, "-", "--text-column", "a", input="x")
+    assert result.exit_code == 2
+    assert "this is for a classifier from finetune" in result.stderr
