@@ -137,7 +137,7 @@ def tell_of(result: TaskResult) -> None:
     """What one should know of a result beside its scores."""
     label = f"{result.task.name}, {manner_of(result)}"
     if result.num_cut:
-        warn(f"{label}: {result.num_cut:,} contexts were longer than the model takes; cut from the left")
+        warn(f"{label}: the contexts of {result.num_cut:,} items were longer than the model takes; cut from the left")
     if result.num_apart:
         say(f"{label}: {result.num_apart:,} choices merged with the last token before them; encoded by themselves")
     if result.overlap:

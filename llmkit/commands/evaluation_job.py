@@ -150,8 +150,9 @@ def run_task(subject: Subject, task: Task, setting: Setting, overlap: Overlap | 
 
         def on_progress(done: int, total: int) -> None:
             if progress.total is None:
-                progress.total, progress.done = total, 0
-            rate = done / max(time.monotonic() - begin, 1e-9)
+                # What is there already was answered by an earlier command, and says nothing of how fast this one is.
+                progress.total, progress.done, progress.start = total, done, done
+            rate = (done - progress.start) / max(time.monotonic() - begin, 1e-9)
             progress.update(done - progress.done, note=f"{rate:.1f} rows/s")
 
         return evaluate_task(subject, task, setting, overlap=overlap, on_progress=on_progress)

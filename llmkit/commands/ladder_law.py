@@ -40,13 +40,15 @@ def describe(
     fit = fit_law(points, names)
     settings = [following[dial] for dial in dials]
     doubts = doubts_about(fit, settings)
+    # A law that the points do not support may ask for anything.
+    asked = budgets if len(dials) == 2 and not doubts else ()
     return document | {
         "doubts": doubts,
         "is_supported": not doubts,
         "law": law_to_json(fit, dials),
         "residuals": {r["name"]: fit.law.loss(p.dials) for r, p in zip(chosen, points, strict=True)},
         "prediction": {**following, **fit.predict(settings)._asdict(), "is_within_reach": fit.reaches(settings)},
-        "optima": [find_optimum(fit, budget, chosen) for budget in budgets] if len(dials) == 2 else [],
+        "optima": [find_optimum(fit, budget, chosen) for budget in asked],
         "curves": curves_of(fit, chosen, following, dials),
     }
 

@@ -181,6 +181,8 @@ def show_next(document: dict[str, Any]) -> None:
 
 def show_layers(document: dict[str, Any]) -> None:
     """The guess of each layer at the hardest places and after the text, beside the share of what stands there."""
+    from llmkit.reporting.plots import spread
+
     tokens, depths = document["tokens"], document["layers"]
     hardest = sorted(range(len(tokens)), key=lambda i: -tokens[i]["surprise"])
 
@@ -189,7 +191,7 @@ def show_layers(document: dict[str, Any]) -> None:
         names = ["next" if i == len(tokens) else quote(tokens[i]["token"]) for i in columns]
         rows = [
             ["embeddings" if depth == 0 else f"layer {depth - 1}", *(lens_cell(depths[depth][i]) for i in columns)]
-            for depth in spread(len(depths), MOST_DEPTHS)
+            for depth in spread(range(len(depths)), MOST_DEPTHS)
         ]
         return [["in the place of", *names], *rows]
 
@@ -204,13 +206,6 @@ def lens_cell(guess: dict[str, Any]) -> str:
     """A layer's guess in a cell."""
     own = "" if guess["own"] is None else f" / {percent(guess['own'])}"
     return f"{quote(guess['token'])} {percent(guess['probability'])}{own}"
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, evenly, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
 
 def show_attention(document: dict[str, Any]) -> None:

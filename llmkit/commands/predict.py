@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmkit.commands.options import AsJson
-from llmkit.console import say, write, write_json
+from llmkit.console import say, warn, write, write_json
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,13 +72,18 @@ def classify_texts(folder: Path, source: str, text_column: str | None) -> list[d
     from llmkit.errors import DataError
     from llmkit.models.classify import load_classifier
     from llmkit.models.classify import predict as answer
+    from llmkit.tokenizer import encode_texts
 
     classifier = load_classifier(folder)
     texts = list(read_texts(source, text_column))
     if not texts:
         raise DataError("there is no text in it", where=source, fix="give a file with text")
     classifier.model.to(pick_device())
-    limit = classifier.model.config.max_position_embeddings
+    limit = getattr(classifier.model.config, "max_position_embeddings", None)
+    # No token is less than a byte: only texts of more bytes than positions need to be counted.
+    large = [text.text for text in texts if limit is not None and len(text.text.encode()) > limit]
+    if num_cut := sum(len(ids) > limit for ids in encode_texts(classifier.tokenizer, large)):
+        warn(f"{num_cut:,} of {len(texts):,} texts lose their end: the model takes {limit:,} tokens")
     chances = answer(classifier, [text.text for text in texts], max_length=limit).tolist()
     return [
         {"row": text.source, **name_classes(row, classifier.labels)} for text, row in zip(texts, chances, strict=True)

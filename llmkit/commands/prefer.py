@@ -124,21 +124,18 @@ def keep_reference(settings: FinetuneRecipe, model: Any, rows: Any, path: Any) -
     import numpy as np
     import torch
 
-    from llmkit.batch import to_device
+    from llmkit.batch import batches_by_length, to_device
     from llmkit.files import write_file
     from llmkit.models.preference import answer_log_likelihoods, evaluated
     from llmkit.training.disk import retrying
-    from llmkit.training.order import split_by_tokens
     from llmkit.training.step import rows_per_forward, tokens_per_forward
 
     config = settings.train
-    order = np.array(sorted(range(len(rows)), key=lambda i: -rows.lengths[i]), dtype=np.int64)
-    tokens = tokens_per_forward(config, model.device) or 2**60
-    parts = split_by_tokens(order, rows.lengths, tokens=tokens, rows=rows_per_forward(config))
+    tokens = tokens_per_forward(config, model.device)
     found = np.zeros((len(rows), 2), dtype=np.float32)
     with torch.no_grad(), evaluated(model), Progress("reference", total=len(rows), unit="pairs") as progress:
-        for part in parts:
-            batch = to_device(rows.batch(part.tolist()), model.device)
+        for part in batches_by_length(rows.lengths, tokens=tokens, rows=rows_per_forward(config)):
+            batch = to_device(rows.batch(part), model.device)
             found[part] = answer_log_likelihoods(model, batch).log_likelihoods.view(-1, 2).cpu().numpy()
             progress.update(len(part))
     file = io.BytesIO()

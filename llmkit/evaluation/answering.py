@@ -54,7 +54,7 @@ class Answered(NamedTuple):
 
     items: list[Item]
     num_cut: int
-    """Contexts that were longer than the model takes."""
+    """Items whose context was longer than the model takes."""
     num_apart: int
     """Continuations that were encoded by themselves."""
 
@@ -70,11 +70,12 @@ def choose(work: Work) -> Answered:
     pairs = [pair for group in groups for pair in group]
     encoded = encode_pairs(work.subject.tokenizer, pairs, work.subject.max_length, work.subject.chat)
     scores = iter(score(work, encoded.requests))
+    owners = [number for number, group in enumerate(groups) for _ in group]
     items = [
         choice_item(work, example, group, [next(scores) for _ in group])
         for example, group in zip(work.examples, groups, strict=True)
     ]
-    return Answered(items, encoded.num_cut, encoded.num_apart)
+    return Answered(items, len({owners[number] for number in encoded.cut}), encoded.num_apart)
 
 
 def check_task(tokenizer: Any, task: Task, chat: Chat | None = None) -> None:
@@ -108,15 +109,19 @@ def score(work: Work, requests: Sequence[Request]) -> list[Score]:
     keys = [key_of(request.context, request.continuation) for request in requests] if journal else []
     found = {i: Score(*known) for i, key in enumerate(keys) if journal and (known := journal.get(key))}
     missing = [index for index in range(len(requests)) if index not in found]
-    done = len(found)
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        work.on_progress(done * len(work.examples) // max(len(requests), 1), len(work.examples))
 
     def on_scored(scores: Mapping[int, Score]) -> None:
-        nonlocal done
         if journal:
             journal.add({keys[missing[number]]: list(value) for number, value in scores.items()})
-        done += len(scores)
-        work.on_progress(done * len(work.examples) // len(requests), len(work.examples))
+        tell(len(scores))
 
+    tell(len(found))
     wanted = [requests[index] for index in missing]
     scores = score_continuations(
         work.subject.model, wanted, batch_tokens=work.subject.batch_tokens, on_scored=on_scored
@@ -230,6 +235,7 @@ def write_answers(work: Work, prompts: Sequence[Sequence[int]]) -> list[str]:
         return complete(subject, task, [prompts[index] for index in part])
 
     missing = [index for index in range(len(prompts)) if index not in texts]
+    work.on_progress(len(texts), len(prompts))
     # What is written takes room beside the prompts.
     sizes = [len(prompts[index]) + task.max_new_tokens for index in missing]
     batches = batches_by_length(sizes, tokens=subject.batch_tokens or BATCH_TOKENS, rows=BATCH_ROWS)

@@ -21,8 +21,8 @@ class Encoded:
     """Requests, and what had to be done to some of them."""
 
     requests: list[Request]
-    num_cut: int
-    """Contexts that were longer than the model takes, cut from the left."""
+    cut: list[int]
+    """Numbers of those whose context was longer than the model takes: it was cut from the left."""
     num_apart: int
     """Continuations that merged into the context's last token and were encoded for themselves."""
 
@@ -52,17 +52,18 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[Pair], max_length: int | None, 
     start = [] if chat else beginning_ids(tokenizer)
     # Choices share the context's ids: one tuple for all saves most of the memory.
     contexts = {text: (*start, *ids) or (first_id(tokenizer),) for text, ids in before.items()}
-    requests, cut = [], set()
+    requests: list[Request] = []
+    cut = []
     for pair in split:
         context = contexts[pair.context]
         whole = wholes[pair.context + pair.continuation]
         ids = alone[pair.continuation] if is_merged(pair, before, wholes) else whole[len(before[pair.context]) :]
         check_continuation(pair, ids, max_length)
         if max_length is not None and len(context) + len(ids) > max_length + 1:
-            cut.add(pair.context)
+            cut.append(len(requests))
             context = context[-(max_length + 1 - len(ids)) :]
         requests.append(Request(context, tuple(ids)))
-    return Encoded(requests, len(cut), len(merged))
+    return Encoded(requests, cut, len(merged))
 
 
 def encode_distinct(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> dict[str, list[int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmkit.errors import UsageError
@@ -80,16 +80,29 @@ def check_gates(gates: Sequence[Gate], measured: Sequence[Measured]) -> list[Ver
     return [verdict for gate in gates for verdict in check_gate(gate, measured)]
 
 
+def check_names(gates: Sequence[Gate], names: Mapping[str, Sequence[str]]) -> None:
+    """Raise for a condition about none of the metrics that tasks will have, before anything has been measured."""
+    for gate in gates:
+        if not any(gate.metric in metrics and gate.task in (None, task) for task, metrics in names.items()):
+            raise about_nothing(gate, [f"{task}:{name}" for task, metrics in names.items() for name in metrics])
+
+
+def about_nothing(gate: Gate, known: Iterable[str]) -> UsageError:
+    """The error for a condition that nothing can meet or miss."""
+    fix = f"there is {', '.join(dict.fromkeys(known))}"
+    return UsageError(f"nothing that is measured here is {gate.text!r}", where="--gate", fix=fix)
+
+
 def check_gate(gate: Gate, measured: Sequence[Measured]) -> list[Verdict]:
     """What one condition found."""
     about = [m for m in measured if m.metric == gate.metric and gate.task in (None, m.task)]
     if not about:
-        known = ", ".join(dict.fromkeys(f"{m.task}:{m.metric}" for m in measured))
-        raise UsageError(f"nothing that was measured is {gate.text!r}", where="--gate", fix=f"there is {known}")
+        raise about_nothing(gate, [f"{m.task}:{m.metric}" for m in measured])
     verdicts = []
     for found in about:
         value = getattr(found, gate.end) if gate.end else found.value
         if value is None:
-            raise UsageError("one item has no interval", where=f"--gate {gate.text}", fix="take the value itself")
+            message = f"{found.task}:{found.metric} has no interval"
+            raise UsageError(message, where=f"--gate {gate.text}", fix="take the value itself")
         verdicts.append(Verdict(gate, found, value, bool(SIGNS[gate.sign](value, gate.number))))
     return verdicts

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmkit.evaluation.calibration import expected_calibration_error, log_softmax, nats_of_answers
-from llmkit.evaluation.statistics import Estimate, Interval, bootstrap, exponential, mean, ratio, scaled
+from llmkit.evaluation.statistics import (
+    Estimate,
+    Interval,
+    bootstrap,
+    exponential,
+    mean,
+    mean_of_means,
+    ratio,
+    scaled,
+)
 
 
 @dataclass(frozen=True)
@@ -99,12 +108,7 @@ def group_metrics(items: Sequence[Item], name: str, seed: int = 0) -> Metrics:
         groups.setdefault(item.group, []).append(item.scores[name])
     names = sorted(groups)
     found = {f"{name} of {group}": mean(groups[group], seed=seed) for group in names}
-    values = [estimate.value for estimate in found.values()]
-    errors = [estimate.stderr for estimate in found.values()]
-    known = [error for error in errors if error is not None]
-    # The groups are these and no others: only the items within them are a sample.
-    stderr = math.hypot(*known) / len(names) if len(known) == len(names) else None
-    return {f"{name}_macro": Estimate(sum(values) / len(values), stderr), **found}
+    return {f"{name}_macro": mean_of_means([groups[group] for group in names], seed=seed), **found}
 
 
 def continuation_metrics(items: Sequence[Item], seed: int = 0) -> Metrics:

@@ -10,7 +10,6 @@ Shapes: K dials, n points, P = 1 + 2 K parameters (log E, then log A and alpha o
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -187,9 +186,8 @@ def cheapest(law: Law, flops: float, *, cost: float = 6.0) -> tuple[float, float
     """
     (a, b), (alpha, beta) = law.coefficients, law.exponents
     work = flops / cost
-    # In logarithms: a law that its points hardly support may ask for sizes that no float holds. All into one, at worst.
-    one, other = (math.log(max(term, sys.float_info.min)) for term in (alpha * a, beta * b))
-    wanted = (one - other + beta * math.log(work)) / max(alpha + beta, sys.float_info.min)
+    # In logarithms, and never more than all into one: small exponents may ask for sizes that no float holds.
+    wanted = (math.log(alpha * a) - math.log(beta * b) + beta * math.log(work)) / (alpha + beta)
     parameters = math.exp(min(max(wanted, 0.0), math.log(work)))
     return parameters, work / parameters
 

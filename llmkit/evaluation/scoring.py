@@ -7,6 +7,7 @@ P positions of the shared prefix, S scored positions, N ids predicted there, V v
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -126,7 +127,10 @@ def is_tree_exact(model: Any) -> bool:
     apart = [Cluster((), separate_groups(probe))]
     tree, naive = (collect(model, clusters, 64) for clusters in (together, apart))
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
-    return all(abs(tree[i].log_likelihood / naive[i].log_likelihood - 1) < tolerance for i in naive)
+    return all(
+        math.isclose(tree[i].log_likelihood, naive[i].log_likelihood, rel_tol=tolerance, abs_tol=tolerance)
+        for i in naive
+    )
 
 
 def collect(model: Any, clusters: Sequence[Cluster], budget: int) -> dict[int, Score]:

@@ -19,6 +19,9 @@ CHUNK = 1 << 22
 
 Labels = NDArray[np.int64]
 
+Seed = int | tuple[int, int]
+"""Of one draw, or of one among several that are drawn apart."""
+
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """Of row numbers (draws, size): a value of each draw."""
 
@@ -55,6 +58,20 @@ def mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
     return Estimate(float(numbers.mean()), stderr, *interval(numbers, seed=seed))
 
 
+def mean_of_means(groups: Sequence[ArrayLike], *, seed: int = 0) -> Estimate:
+    """The mean of the means of groups, in which a small group counts as much as a large one.
+
+    The groups are these and no others: only the items within them are a sample, so that these alone are drawn.
+    """
+    samples = [np.asarray(group, dtype=np.float64) for group in groups]
+    value = float(np.mean([sample.mean() for sample in samples]))
+    if min(map(len, samples)) < 2:
+        return Estimate(value)
+    stderr = math.sqrt(sum(sample.var(ddof=1) / len(sample) for sample in samples)) / len(samples)
+    draws = np.mean([draw_means(sample, (seed, number)) for number, sample in enumerate(samples)], axis=0)
+    return Estimate(value, stderr, *middle(draws))
+
+
 def ratio(numerators: ArrayLike, denominators: ArrayLike, *, seed: int = 0) -> Estimate:
     """Sum over sum, such as nats per token over documents, with the standard error of a ratio estimator."""
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
@@ -78,8 +95,12 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], float], size: int, *, see
 
 def interval(values: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
     """The 95% interval of the mean of `values`, by a seeded percentile bootstrap over items (Efron, 1979)."""
-    numbers = np.asarray(values, dtype=np.float64)
-    return middle(resample(lambda rows: numbers[rows].mean(1), len(numbers), seed=seed))
+    return middle(draw_means(np.asarray(values, dtype=np.float64), seed))
+
+
+def draw_means(values: NDArray[np.float64], seed: Seed) -> NDArray[np.float64]:
+    """The mean of each of BOOTSTRAP_DRAWS draws with replacement."""
+    return resample(lambda rows: values[rows].mean(1), len(values), seed=seed)
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, weights: ArrayLike | None = None, seed: int = 0) -> Interval:
@@ -132,12 +153,12 @@ def swaps(difference: Callable[[Labels, Labels], float], a: Labels, b: Labels, *
     return (count + 1) / (SIGN_DRAWS + 1)
 
 
-def resample(statistic: Statistic, size: int, *, seed: int) -> NDArray[np.float64]:
+def resample(statistic: Statistic, size: int, *, seed: Seed) -> NDArray[np.float64]:
     """The statistic of BOOTSTRAP_DRAWS draws of `size` rows with replacement."""
     return np.concatenate([statistic(rows) for rows in draw_rows(size, seed)])
 
 
-def draw_rows(size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def draw_rows(size: int, seed: Seed) -> Iterator[NDArray[np.int64]]:
     """Row numbers (draws, size), a part of the draws at a time."""
     generator = np.random.default_rng(seed)
     at_once = max(1, CHUNK // size)

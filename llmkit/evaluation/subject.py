@@ -47,4 +47,4 @@ class Setting:
 
 
 OnProgress = Callable[[int, int], None]
-"""Told how many examples are done, and of how many."""
+"""Told how many examples are done, and of how many; first of all how many were done before."""

@@ -47,13 +47,13 @@ def tell(document: dict[str, Any]) -> Iterator[str]:
             f"trained, it came to {check['loss']:.4f}: the prediction is {100 * abs(check['error_share']):.2f}% too "
             f"{'high' if check['error'] > 0 else 'low'}, and the loss {place} its interval"
         )
-    for optimum in document["optima"] if document["is_supported"] else ():
+    for optimum in document["optima"]:
         best = f"{optimum['parameters']:,} {DIALS[document['dials'][0]].name} on {optimum['tokens']:,} tokens"
         if optimum["is_within_reach"]:
             yield f"best for {optimum['flops']:.2g} FLOPs: {best}, loss {describe_interval(optimum)}"
         else:
             yield f"for {optimum['flops']:.2g} FLOPs the law says {best}: too far from this ladder to be believed"
-    if document["budgets"] and not document["optima"]:
+    if document["budgets"] and len(document["dials"]) < 2:
         yield "the best size for a budget takes a law of both: three sizes and three amounts of tokens, or more"
 
 

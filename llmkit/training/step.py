@@ -239,7 +239,8 @@ class Loop:
             for group in self.bare_optimizer.param_groups:
                 group["lr"] = lr * group["lr_scale"]
             self.bare_optimizer.step()
-        self.bare_optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None  # what the optimizer's zero_grad does, which takes ten times as long
         return result
 
     def forward_backward(self, batches: Sequence[Batch], *, scale: float) -> float:
@@ -251,13 +252,17 @@ class Loop:
                 # Not Accelerate's `backward`: what it does besides is for other precisions and engines than ours.
                 loss.backward(torch.full_like(loss, scale))
             losses.append(loss.detach())
-        return math.fsum(torch.stack(losses).tolist())
+        return math.fsum(torch.stack(losses).tolist()) if len(losses) > 1 else losses[0].item()
 
     def clip_gradients(self) -> float:
         """Scale the gradients down to `max_grad_norm`; the norm that they had, over all parameters."""
         bound = self.config.max_grad_norm or math.inf
         if isinstance(self.wrapped, SummedLoss | DistributedDataParallel):
-            return float(nn.utils.clip_grad_norm_(self.parameters, bound))
+            total = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            norm = total.item()
+            if not norm + 1e-6 <= bound:  # torch would also multiply by 1 where there is nothing to clip
+                nn.utils.clip_grads_with_norm_(self.parameters, bound, total)
+            return norm
         # A process holds but a part of the gradients: Accelerate knows how to add up their norms.
         return float(self.accelerator.clip_grad_norm_(self.parameters, bound))
 

@@ -128,6 +128,13 @@ def test_a_classifier_that_lacks_a_tensor_is_refused_by_name(classify, tmp_path,
         load_classifier(tmp_path / "run")
 
 
+def test_texts_that_a_classifier_cuts_are_counted(classify, run_cli, tmp_path):
+    assert classify("run").exit_code == 0
+    result = run_cli("baseline", "predict", tmp_path / "run", "-", input="ask what\n" + "the next from " * 400 + "\n")
+    assert len(result.stdout.splitlines()) == 2
+    assert "1 of 2 texts lose their end: the model takes" in result.stderr
+
+
 def test_the_text_column_is_for_classifiers(run_cli, tmp_path):
     result = run_cli("baseline", "predict", tmp_path, "-", "--text-column", "a", input="x")
     assert result.exit_code == 2

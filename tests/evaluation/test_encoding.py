@@ -41,7 +41,7 @@ def test_a_long_context_is_cut_from_the_left_and_counted(tiny_tokenizer):
     whole = encode_pairs(tiny_tokenizer, pairs, None).requests
     cut = encode_pairs(tiny_tokenizer, pairs, 8)
     room = 9 - len(whole[0].continuation)
-    assert cut.num_cut == 1
+    assert cut.cut == [0]
     assert cut.requests[0].context == whole[0].context[-room:]
     assert cut.requests[1] == whole[1]
 

@@ -38,5 +38,5 @@ def test_what_is_no_condition_is_told(text):
 def test_a_condition_about_nothing_that_was_measured_is_told_with_what_there_is():
     with pytest.raises(UsageError, match="exam:accuracy, texts:book"):
         values("f1 > 0")
-    with pytest.raises(UsageError, match="one item has no interval"):
+    with pytest.raises(UsageError, match="texts:book.txt:bits_per_byte has no interval"):
         values("bits_per_byte.low > 0")

@@ -113,7 +113,7 @@ def test_odd_pairs_have_their_log_likelihoods(both):
     found = score_continuations(subject.model, encoded.requests)
     assert [score.log_likelihood for score in found] == pytest.approx([value for value, _ in wanted], abs=1e-4)
     assert [score.is_greedy for score in found] == [greedy for _, greedy in wanted]
-    assert encoded.num_cut == 1
+    assert len(encoded.cut) == 1
 
 
 def their_samples(theirs, config, shots):

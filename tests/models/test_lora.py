@@ -180,6 +180,15 @@ def test_a_model_folder_is_known_by_its_weights(tiny_tokenizer, tiny_model, tmp_
     assert content_hash(str(tmp_path / "one")) != content_hash(str(tmp_path / "two"))
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_a_model_folder_is_known_by_its_tokenizer_and_template_too(tiny_tokenizer, tiny_model, tmp_path, name):
+    save_causal_lm(tiny_model, tiny_tokenizer, tmp_path / "model")
+    before = content_hash(str(tmp_path / "model"))
+    with (tmp_path / "model" / name).open("a") as file:
+        file.write(" ")
+    assert content_hash(str(tmp_path / "model")) != before
+
+
 def test_an_adapter_is_known_by_its_model_too(tiny_tokenizer, tiny_model, tmp_path):
     save_causal_lm(tiny_model, tiny_tokenizer, tmp_path / "base")
     adapted = attach_lora(copy.deepcopy(tiny_model), LoraSection(), base=tmp_path / "base", seed=0)
