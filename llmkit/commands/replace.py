@@ -34,8 +34,9 @@ def is_page(data: bytes) -> bool:
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether this is an SVG picture."""
-    return data.startswith(b"<svg")
+    """Whether a picture of llmkit has this content, SVG or PNG: both say who drew them."""
+    is_drawn = data.startswith(b"<svg") and b"<metadata>by llmkit</metadata>" in data
+    return is_drawn or (data.startswith(b"\x89PNG") and b"Software\0llmkit" in data)
 
 
 def is_certificate(data: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmkit.commands.options import AsJson
+from llmkit.commands.replace import check_replaceable, is_picture
 from llmkit.commands.report import excerpt
 from llmkit.commands.run_verify import verify
 from llmkit.commands.terminal import is_utf8, write_table, write_text
@@ -220,8 +221,8 @@ def compare(
       llmkit run compare runs/* --output curves.png
       llmkit run compare runs/* --json | jq .recipe
 
-    PNG pictures need matplotlib (`pip install 'llmkit[plot]'`); SVG pictures need nothing. A picture of this name is
-    replaced.
+    PNG pictures need matplotlib (`pip install 'llmkit[plot]'`); SVG pictures need nothing. An earlier picture
+    that llmkit drew is replaced.
     """
     from llmkit.reporting.curves import panels_of
     from llmkit.reporting.runs import (
@@ -271,6 +272,7 @@ def check_compare(folders: Sequence[Path], output: Path | None) -> None:
     if output.suffix == ".png" and find_spec("matplotlib") is None:
         fix = "pip install 'llmkit[plot]', or name an .svg file, which needs nothing"
         raise UsageError("PNG pictures need matplotlib, which is not installed", where=f"--output {output}", fix=fix)
+    check_replaceable(output, "--output", "picture", is_picture)
 
 
 def draw(panels: list[Panel], output: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from llmkit.reporting.collect import RunRecord
 from llmkit.reporting.figures import PRIMARY, words
-from llmkit.reporting.plots import Point, Series, finite, line_chart, smooth
+from llmkit.reporting.plots import MADE_BY, Point, Series, finite, line_chart, smooth
 
 Axis = Literal["step", "tokens", "time"]
 
@@ -140,7 +140,8 @@ def draw_svg(panels: list[Panel]) -> str:
         place = f'<svg y="{y + 22}" width="{width}" height="{SIZE[1]}" '
         parts.append(chart_of(panel).replace("<svg ", place, 1))
     box = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {box}><style>{style_sheet()}</style>{"".join(parts)}</svg>\n'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{MADE_BY}<style>{style_sheet()}</style>'
+    return f"{head}{''.join(parts)}</svg>\n"
 
 
 def chart_of(panel: Panel) -> str:

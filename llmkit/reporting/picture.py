@@ -8,7 +8,7 @@ from html import escape
 from llmkit.reporting.collect import Collection
 from llmkit.reporting.figures import Figure, figures_of, format_beside, format_value
 from llmkit.reporting.page import bars_of, loss_series
-from llmkit.reporting.plots import bar_chart, line_chart
+from llmkit.reporting.plots import MADE_BY, bar_chart, line_chart
 
 WIDTH, TABLE, ROW, HEAD = 1060, 690, 23, 66
 """Pixels: the picture, its table with the gap beside it, a row of it, and what stands above."""
@@ -43,7 +43,7 @@ def draw_picture(collection: Collection, *, title: str) -> str:
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     label = escape("; ".join(f"{f.what}: {f.measure} {format_value(f.value)} ({format_beside(f)})" for f in figures))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}">'
-    return f"{head}<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
+    return f"{head}{MADE_BY}<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
 
 
 def table_rows(figures: Sequence[Figure]) -> Iterator[tuple[int, str]]:

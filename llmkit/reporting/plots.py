@@ -44,6 +44,10 @@ class Chart:
     key: tuple[tuple[str, int], ...] = ()
 
 
+MADE_BY = "<metadata>by llmkit</metadata>"
+"""In a file with a picture: such a file may be replaced."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """Where values lie on the picture."""

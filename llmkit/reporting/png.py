@@ -32,7 +32,7 @@ def draw_png(panels: list[Panel]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     file = BytesIO()
-    figure.savefig(file, format="png")
+    figure.savefig(file, format="png", metadata={"Software": "llmkit"})
     return file.getvalue()
 
 

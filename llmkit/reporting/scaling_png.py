@@ -39,7 +39,7 @@ def draw_scaling_png(document: dict[str, Any]) -> bytes:
         axes.plot([check[dial]], [check["loss"]], "o", color=ink, label="trained to check it")
     label_axes(axes, document)
     file = BytesIO()
-    figure.savefig(file, format="png")
+    figure.savefig(file, format="png", metadata={"Software": "llmkit"})
     return file.getvalue()
 
 

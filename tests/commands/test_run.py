@@ -178,6 +178,23 @@ def test_pictures_are_written_by_their_ending(run_cli, runs, tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_only_pictures_that_llmkit_drew_are_replaced(run_cli, runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    from llmkit.commands.replace import is_picture
+    from llmkit.reporting.curves import Panel
+    from llmkit.reporting.png import draw_png
+
+    both = [runs / "slow", runs / "fast"]
+    for name, content in (("photo.png", b"\x89PNG of a cat"), ("drawing.svg", b"<svg></svg>")):
+        (tmp_path / name).write_bytes(content)
+        result = run_cli("run", "compare", *both, "--output", tmp_path / name)
+        assert (result.exit_code, (tmp_path / name).read_bytes()) == (2, content)
+        assert "no picture of llmkit" in result.stderr
+    for _ in range(2):
+        assert run_cli("run", "compare", *both, "--output", tmp_path / "curves.svg").exit_code == 0
+    assert is_picture(draw_png([Panel("t", "step", {"a": [(0.0, 1.0), (1.0, 2.0)]})]))
+
+
 def test_without_matplotlib_it_is_named_before_anything_is_read(run_cli, runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run_cli("run", "compare", runs / "slow", runs / "fast", "--output", tmp_path / "curves.png")

@@ -107,6 +107,16 @@ def test_nothing_but_a_page_is_replaced(results, run_cli):
     assert run_cli("report", results, "--output", results / "report.html").exit_code == 0
 
 
+def test_a_picture_is_replaced_if_llmkit_drew_it(results, run_cli):
+    drawing = results / "drawing.svg"
+    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg"><circle r="4"/></svg>')
+    result = run_cli("report", results, "--picture", drawing)
+    assert (result.exit_code, "circle" in drawing.read_text()) == (2, True)
+    assert "no picture of llmkit" in result.stderr
+    for _ in range(2):
+        assert run_cli("report", results, "--picture", results / "drawn.svg").exit_code == 0
+
+
 def test_the_verb_says_what_is_missing(tmp_path, run_cli):
     result = run_cli("report", tmp_path)
     assert result.exit_code == 2
