@@ -37,7 +37,8 @@ def is_judged(values: Values) -> bool:
 
 def is_asked_only(values: Values) -> bool:
     """Whether a row holds the user's turns alone (MT-Bench)."""
-    return "question_id" in values and isinstance(values.get("turns"), list) and isinstance(values["turns"][:1], list)
+    turns = values.get("turns")
+    return "question_id" in values and isinstance(turns, list) and all(isinstance(turn, str) for turn in turns)
 
 
 def is_choice(values: Values) -> bool:

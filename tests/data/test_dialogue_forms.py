@@ -251,6 +251,12 @@ def test_rows_of_another_kind_are_named(kind, tmp_path):
         list(read_dialogues(write_rows(tmp_path, OTHERS[kind])))
 
 
+def test_turns_that_say_who_spoke_are_a_dialogue_whatever_stands_beside_them(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    (dialogue,) = read_dialogues(write_rows(tmp_path, {"question_id": 1, "turns": turns}))
+    assert list(dialogue.messages) == [U("q"), A("a")]
+
+
 def test_an_unknown_form_says_which_columns_could_be_named(tmp_path):
     with pytest.raises(DataError) as raised:
         list(read_dialogues(write_rows(tmp_path, {"id": "1", "turns_en": ["a", "b"]})))
