@@ -6,6 +6,7 @@ LlmkitError
 ├── DataError      a file of text, rows or tables
 ├── ModelError     a model, adapter or tokenizer folder
 ├── RunError       a run folder, its checkpoints, the processes of a job
+│   └── BlockedError   another process or a full disk; the same command goes on once it is gone
 ├── CheckError     a check that was asked for has failed (exit code 3)
 └── StoppedError   stopped early with a checkpoint; the same command continues (exit code 75)
 """
@@ -53,6 +54,10 @@ class ModelError(LlmkitError):
 
 class RunError(LlmkitError):
     """A run folder, a checkpoint or a job of several processes that is not as it must be."""
+
+
+class BlockedError(RunError):
+    """What stands in the way of a run is outside of it, another process or a full disk: what is there stays good."""
 
 
 class CheckError(LlmkitError):

@@ -19,7 +19,7 @@ def test_an_error_without_a_place_or_a_fix_is_its_message_alone():
 
 def test_every_kind_of_error_has_an_exit_code_of_the_documented_ones():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LlmkitError)]
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     assert {kind.exit_code for kind in kinds} == {2, 3, 75}
     assert CheckError.exit_code == 3
     assert StoppedError.exit_code == 75

@@ -23,7 +23,7 @@ from llmkit.commands.compare_settings import (
     tell_unused,
 )
 from llmkit.commands.compare_sources import open_contest
-from llmkit.commands.compare_store import claim_folder
+from llmkit.commands.compare_store import claim_folder, held_alone
 from llmkit.commands.compare_view import describe_contest, document_of, show_document
 from llmkit.commands.options import AsJson
 from llmkit.commands.tasks import Flags
@@ -130,8 +130,9 @@ def compare(
         for name in asked.methods:
             make_method(name, contest, job)  # a setting that is wrong is told before anything is trained
         claim_folder(folder, contest)
-        describe_contest(contest)
-        document = hold(contest, job, wanted)
+        with held_alone(folder):
+            describe_contest(contest)
+            document = hold(contest, job, wanted)
     finish(document, folder, as_json=as_json)
 
 

@@ -13,7 +13,7 @@ from llmkit.commands.compare_run import RUNS, UNFINISHED, answer_with, outcome_o
 from llmkit.commands.compare_settings import ASKED, Asked, Job, make_method, parse_methods
 from llmkit.commands.compare_store import Result, forget_unfinished
 from llmkit.console import say
-from llmkit.errors import LlmkitError, StoppedError, UsageError
+from llmkit.errors import BlockedError, LlmkitError, StoppedError, UsageError
 
 if TYPE_CHECKING:
     from llmkit.evaluation.label_efficiency import CurvePoint
@@ -160,7 +160,7 @@ def value_with(result: Result, contest: Contest, job: Job, count: int, draw: int
     say(f"== {method.title} with {count} labelled examples, draw {draw + 1}")
     try:
         outcome = answer_with(method, fewer, job, job.output / UNFINISHED / name)
-    except StoppedError:
+    except (StoppedError, BlockedError):
         raise
     except LlmkitError as error:
         say(f"with {count} examples it cannot run: {refusal(error)}")

@@ -12,7 +12,7 @@ from llmkit.commands.compare_rows import Contest, refusal
 from llmkit.commands.compare_settings import ASKED, CASCADE, NETWORKS, REFERENCES, TUNED, Job, Method, make_method
 from llmkit.commands.compare_store import Result, forget_unfinished, load_result, save_result
 from llmkit.console import say
-from llmkit.errors import LlmkitError, StoppedError
+from llmkit.errors import BlockedError, LlmkitError, RunError, StoppedError
 
 if TYPE_CHECKING:
     from llmkit.evaluation.cascade import Point
@@ -46,11 +46,12 @@ def run_method(method: Method, contest: Contest, job: Job) -> Result:
     reset_peak_memory(device)
     try:
         outcome = answer_with(method, contest, job, aside)
-    except StoppedError:
+    except (StoppedError, BlockedError):
         raise
     except LlmkitError as error:
         say(f"{method.title} cannot run on this: {refusal(error)}")
-        forget_unfinished(aside)
+        if not isinstance(error, RunError):  # whose checkpoints may be of use with another setting
+            forget_unfinished(aside)
         return Result(method.name, method.title, reason=refusal(error))
     recipe = method.recipe.model_dump(mode="json", exclude_unset=True) if method.recipe else None
     result = Result(method.name, method.title, outcome, None, peak_memory_bytes(device), folder, recipe)

@@ -9,9 +9,10 @@ curve/mlp-8-0-1a2b3c4d.json
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,22 @@ def claim_folder(output: Path, contest: Contest) -> None:
     if known.get("hash") != contest.content_hash:
         message = f"this folder holds a comparison on other rows ({known.get('task')}: {known.get('rows')})"
         raise UsageError(message, where=str(output), fix="choose another --output, or give the same task and limits")
+
+
+@contextmanager
+def held_alone(output: Path) -> Iterator[None]:
+    """Within the block no other process writes to this comparison: both would train the same methods.
+
+    Raises:
+        BlockedError: Another one does.
+    """
+    from llmkit.training.folder import lock_folder
+
+    lock = lock_folder(output, "comparison")
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def save_result(result: Result, contest: Contest) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from torch import nn
 
 from llmkit.console import format_seconds, warn
-from llmkit.errors import RunError
+from llmkit.errors import BlockedError
 from llmkit.files import bytes_below, full_disk
 from llmkit.recipe.schema import TrainSection
 
@@ -28,7 +28,7 @@ def retrying(action: Callable[[], T], path: Path) -> T:
     `action` must leave nothing behind when it fails.
 
     Raises:
-        RunError: The disk stayed full.
+        BlockedError: The disk stayed full.
     """
     for seconds in (*WAITS, None):
         try:
@@ -39,7 +39,7 @@ def retrying(action: Callable[[], T], path: Path) -> T:
             problem = f"{error.strerror}, and {describe_bytes(free_bytes(path))} are free"
             if seconds is None:
                 fix = "make room, then run the same command again: it goes on from the newest checkpoint"
-                raise RunError(problem, where=str(path), fix=fix) from error
+                raise BlockedError(problem, where=str(path), fix=fix) from error
         warn(f"{path}: {problem}; trying again in {format_seconds(seconds)}")
         time.sleep(seconds)
     raise AssertionError("the last try returns or raises")
@@ -55,7 +55,7 @@ def check_space(folder: Path, model: nn.Module, config: TrainSection, *, num_ste
         num_steps: Of the whole run.
 
     Raises:
-        RunError: With the sizes, and what to change.
+        BlockedError: With the sizes, and what to change.
     """
     weights, state = weight_bytes(model, config), optimizer_bytes(model, config)
     saves, staying = count_checkpoints(config, num_steps)
@@ -64,7 +64,7 @@ def check_space(folder: Path, model: nn.Module, config: TrainSection, *, num_ste
     needed, free = most - bytes_below(folder / "checkpoints"), free_bytes(folder)
     if needed <= free:
         return
-    raise RunError(
+    raise BlockedError(
         f"checkpoints of {describe_bytes(weights + state)}, of which {staying} stay, and a result of "
         f"{describe_bytes(weights)} need {describe_bytes(needed)}; {describe_bytes(free)} are free",
         where=str(folder),

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from llmkit.console import warn
-from llmkit.errors import RunError
+from llmkit.errors import BlockedError
 from llmkit.files import check_output_free
 
 RECIPE, ENVIRONMENT, METRICS, SAMPLES, SUMMARY, INPUTS = (
@@ -44,7 +44,7 @@ def make_folder(folder: Path, branch: Path | None = None) -> int:
 
     Raises:
         UsageError: There is something else in it.
-        RunError: Another process has just made it.
+        BlockedError: Another process has just made it.
     """
     if not is_cut_off(folder, branch):
         check_output_free(folder)
@@ -65,8 +65,12 @@ def is_cut_off(folder: Path, branch: Path | None) -> bool:
     return names <= begun and checkpoints <= copied
 
 
-def lock_folder(folder: Path) -> int:
-    """Take the run's lock, which the system gives back when the process ends, however it ends."""
+def lock_folder(folder: Path, what: str = "run") -> int:
+    """Take the lock of a folder of `what`, which the system gives back when the process ends, however it ends.
+
+    Raises:
+        BlockedError: Another process has it.
+    """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     for _ in range(LOCK_TRIES):
         try:
@@ -78,8 +82,8 @@ def lock_folder(folder: Path) -> int:
             warn(f"{folder}: this file system has no locks ({error.strerror}): see that no other process writes here")
             return descriptor
     os.close(descriptor)
-    raise RunError(
-        "another process is writing to this run", where=str(folder), fix="wait for it, or choose another --output"
+    raise BlockedError(
+        f"another process is writing to this {what}", where=str(folder), fix="wait for it, or choose another --output"
     )
 
 
