@@ -111,8 +111,8 @@ def compare(
     All methods learn from the same rows and are tested on the same others. Rows without a test file are divided by a
     hash of their content, and a tenth of the training rows is held out in the same way. A language model's probability
     of a label is its likelihood among the labels. Differences are to the best method, with McNemar's exact test on the
-    same items, corrected for the number of methods (Holm). Finished methods are kept: the same command goes on where it
-    was stopped, and more methods may be added later.
+    same items (of macro-F1 a paired randomisation test), corrected for the number of methods (Holm). Finished methods
+    are kept: the same command goes on where it was stopped, and more methods may be added later.
     """
     from llmkit.training.signals import StopRequest
 

@@ -43,7 +43,7 @@ def document_of(
     Raises:
         UsageError: No method could run.
     """
-    from llmkit.evaluation.contest import judge, only_one_right
+    from llmkit.evaluation.contest import judge, only_one_right, paired_test
 
     ran = {result.name: outcome_of(result).test for result in results if result.outcome is not None}
     if not ran:
@@ -72,6 +72,7 @@ def document_of(
         "notes": contest.notes,
         "accounting": accounting(contest),
         "metric": contest.metric,
+        "test": paired_test(contest.metric),
         "chance": contest.chance if contest.metric.startswith("accuracy") else None,
         "best": max(standings.values(), key=lambda s: s.metric.value).method,
         "methods": lines,

@@ -16,7 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 from llmkit.evaluation.calibration import expected_calibration_error, log_loss
 from llmkit.evaluation.metrics import MEASURES, paired_agreement
 from llmkit.evaluation.predictions import Bin, confusion_matrix, reliability
-from llmkit.evaluation.statistics import Estimate, Interval, bootstrap, holm, mcnemar, mean, paired_bootstrap
+from llmkit.evaluation.statistics import (
+    Estimate,
+    Interval,
+    Labels,
+    bootstrap,
+    holm,
+    mcnemar,
+    mean,
+    paired_bootstrap,
+    swaps,
+)
 
 Numbers = NDArray[np.float64]
 
@@ -33,7 +43,7 @@ class Standing:
     difference: Interval
     """Its metric minus that of the best, over the same items."""
     p_value: float
-    """McNemar's exact test against the best; 1 for the best itself."""
+    """Of `paired_test` against the best; 1 for the best itself."""
     p_holm: float
     """The same, corrected for the number of methods that are compared."""
     confusion: list[list[int]]
@@ -89,7 +99,7 @@ def judge(entries: Mapping[str, ArrayLike], answers: ArrayLike, *, metric: str, 
     best = max(metrics, key=lambda name: metrics[name].value)
     correct = {name: chances.argmax(1) == right for name, chances in found.items()}
     others = [name for name in found if name != best]
-    p_values = {name: mcnemar(correct[name], correct[best]) for name in others}
+    p_values = {name: p_value(found[best], found[name], right, metric, seed=seed) for name in others}
     corrected = dict(zip(others, holm([p_values[name] for name in others]), strict=True))
     return [
         Standing(
@@ -114,6 +124,28 @@ def difference(best: Numbers, other: Numbers, right: NDArray[np.int64], metric: 
     if metric not in MEASURES:
         return paired_bootstrap(a == right, b == right, seed=seed)
     return paired_agreement(MEASURES[metric], a, b, right, best.shape[1], seed=seed)
+
+
+def paired_test(metric: str) -> str:
+    """What tells whether two methods differ in a metric."""
+    return "a paired randomisation test" if metric in MEASURES else "McNemar's exact test"
+
+
+def p_value(best: Numbers, other: Numbers, right: NDArray[np.int64], metric: str, *, seed: int) -> float:
+    """Of a difference as large as that if both were equally good.
+
+    In a metric of all items together they may differ though they are right as often: then what the two said of random
+    items changes sides.
+    """
+    a, b = best.argmax(1), other.argmax(1)
+    if metric not in MEASURES:
+        return mcnemar(a == right, b == right)
+    compute, size = MEASURES[metric], best.shape[1]
+
+    def gap(one: Labels, two: Labels) -> float:
+        return compute(two, right, size) - compute(one, right, size)
+
+    return swaps(gap, a, b, seed=seed)
 
 
 def as_logits(probabilities: Numbers) -> torch.Tensor:

@@ -54,6 +54,18 @@ def test_a_metric_of_all_items_together_has_an_interval_too():
     assert measure(GOOD, ANSWERS, "matthews").value == pytest.approx(1.0)
 
 
+def test_methods_that_are_right_as_often_may_differ_in_a_metric_of_all_items_together():
+    answers = [0] * 90 + [1] * 10
+    # One says 0 of everything. The other finds all of the rare class, and takes as many of the other one for it.
+    blind, keen = sure([0] * 100), sure([1] * 10 + [0] * 80 + [1] * 10)
+    keen_first, blind_second = judge({"keen": keen, "blind": blind}, answers, metric="macro_f1")
+    assert keen_first.accuracy.value == blind_second.accuracy.value
+    assert blind_second.difference.value < -0.3
+    assert blind_second.p_value < 0.05
+    # By accuracy there is nothing between them.
+    assert judge({"keen": keen, "blind": blind}, answers, metric="accuracy")[1].p_value == 1.0
+
+
 def test_items_that_one_method_alone_gets_right_are_its_own():
     one, other = sure([0, 0, 1, 1]), sure([0, 1, 1, 0])
     assert only_one_right({"one": one, "other": other}, [0, 0, 1, 0]) == {"one": [1], "other": [3]}

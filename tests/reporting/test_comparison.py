@@ -57,6 +57,7 @@ def document():
         "notes": ["read as kind label"],
         "accounting": "labelled: the rows whose labels a method used",
         "metric": "accuracy",
+        "test": "McNemar's exact test",
         "chance": 0.5,
         "best": "lora",
         "methods": lines,
