@@ -76,7 +76,7 @@ def evaluate(
     train: Annotated[Path | None, typer.Option(help="Rows that shots are drawn from.")] = None,
     train_data: Annotated[
         list[str] | None,
-        typer.Option(help="What the model was trained on, to look for the items in. [default: that of its run]"),
+        typer.Option(help="What the model was trained on, to find items in it; none: not. [default: that of its run]"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws the shots and the intervals.")] = 0,
     dtype: Annotated[

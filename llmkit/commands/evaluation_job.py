@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.commands.tasks import PERPLEXITY, make_chat
-from llmkit.commands.training_data import look_for_items
+from llmkit.commands.training_data import Share, look_for_items
 from llmkit.console import Progress, say
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def evaluate_model(model: str, plan: Plan, folder: Path, train_data: Sequence[st
     from llmkit.evaluation.results import describe_environment
     from llmkit.models.vocabulary import content_hash
 
-    overlaps = look_for_items(plan.tasks, model, train_data, plan.setting.limit)
+    _, *place = join_job()
+    overlaps = look_for_items(plan.tasks, model, train_data, plan.setting.limit, Share(*place))
     model_hash = content_hash(model)
     journal = open_journal(folder, plan, model_hash)
     subject = load_subject(model, plan.dtype, plan.batch_tokens, chat=plan.chat, tasks=plan.tasks, journal=journal)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmkit.console import Progress, say
+from llmkit.console import Progress, format_seconds, say
+from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from llmkit.evaluation.contamination import Overlap
@@ -15,27 +18,86 @@ if TYPE_CHECKING:
 FARTHEST = 2
 """Folders between a model and its run: RUN/checkpoints/step-00000500."""
 
+NONE = "none"
+"""In the place of training data: it is not looked through."""
+
+PROBE_SECONDS, WORTH_TELLING_SECONDS = 1.0, 5.0
+"""After so much reading the rest is estimated, and told where it takes longer than that."""
+
+PACKED = {".gz", ".zst", ".xz", ".parquet"}
+PACKED_TIMES = 3
+"""Text is about so many times as large as such a file of it."""
+
+
+class Share(NamedTuple):
+    """Which rows a process of a job reads: every `count`-th, from the one of its rank on."""
+
+    rank: int
+    count: int
+
+
+class Part(NamedTuple):
+    """Prepared data, a file, or a set that is no file."""
+
+    name: str
+    read: Callable[[str, Share], Iterator[list[str]]]
+    """The texts of each row or document: of a row its cells, and last all of them as one."""
+    num_bytes: int | None
+    """Of text, about; None where that is not known before it has been read."""
+
 
 def look_for_items(
-    tasks: Sequence[Task], model: str, named: Sequence[str], limit: int | None = None
+    tasks: Sequence[Task], model: str, named: Sequence[str], limit: int | None, share: Share
 ) -> dict[str, Overlap]:
-    """What of each task stands in the data that was named, or else in that of the model's run; empty without data."""
+    """What of each task stands in the data that was named, or else in that of the model's run; empty without data.
+
+    Each process of a job reads its share, and all get what is in the whole.
+
+    Raises:
+        UsageError: Data are named, and that none are to be read.
+    """
     from llmkit.evaluation.contamination import find_overlaps
     from llmkit.evaluation.task import first_examples
 
+    if NONE in named:
+        if len(named) > 1:
+            raise UsageError("none stands beside other data", where="--train-data", fix="leave one of them out")
+        return {}
     sources = list(named) or [source for source in training_sources(model) if is_at_hand(source)]
     if not sources:
         return {}
     examples = {task.name: first_examples(task.examples("test"), limit) for task in tasks}
-    with Progress("looking for the test items in the training data", unit="texts") as progress:
+    parts = [part for source in sources for part in parts_of(source)]
+    return find_overlaps(examples, watched(parts, share), sources, num_processes=share.count)
 
-        def watched() -> Iterator[str]:
-            for source in sources:
-                for text in texts_of(source):
-                    progress.update()
-                    yield text
 
-        return find_overlaps(examples, watched(), sources)
+def watched(parts: Sequence[Part], share: Share) -> Iterator[str]:
+    """The texts of a share of some data, with a bar; how long it takes is told as soon as that can be said."""
+    sizes = [part.num_bytes for part in parts]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    read, begin, is_told = 0, time.monotonic(), total is None
+    whole = None if total is None else total // 1_000_000
+    with Progress("looking for the test items in the training data", total=whole, unit="MB") as progress:
+        for number, part in enumerate(parts):
+            # Turn about, so that files of one document each are not all read by the first process.
+            turn = share._replace(rank=(share.rank + number) % share.count)
+            for texts in part.read(part.name, turn):
+                yield from texts
+                read += share.count * len("".join(texts[-1:]).encode(errors="surrogatepass"))
+                progress.update(read // 1_000_000 - progress.done)
+                spent = time.monotonic() - begin
+                if not is_told and read and spent >= PROBE_SECONDS:
+                    is_told = True
+                    tell_rest(total or 0, spent * ((total or 0) / read - 1))
+
+
+def tell_rest(total: int, seconds: float) -> None:
+    """Say how long the rest of so many bytes takes, where that is worth it, and how to do without."""
+    if seconds >= WORTH_TELLING_SECONDS:
+        say(
+            f"looking for the test items in {total / 1e6:,.0f} MB of training data takes about "
+            f"{format_seconds(seconds)}; --train-data none leaves it out"
+        )
 
 
 def training_sources(model: str) -> list[str]:
@@ -69,37 +131,57 @@ def is_at_hand(source: str) -> bool:
     return is_there
 
 
-def texts_of(source: str) -> Iterator[str]:
-    """The texts of prepared data, of rows or of documents."""
-    from llmkit.data.documents import parse_python_docs, read_documents, read_records
+def parts_of(source: str) -> list[Part]:
+    """Prepared data, a set, or the files of a folder or pattern."""
+    from llmkit.data.documents import parse_python_docs
+    from llmkit.data.prepared import open_prepared
     from llmkit.data.sources import find_sources
 
     is_docs = source.startswith("python-docs")
     if (Path(source) / "manifest.json").is_file():
-        yield from prepared_texts(source)
-    elif source.startswith("hf:") or (is_docs and parse_python_docs(source)[0]):
-        for record in read_records(source):
-            yield from texts_in(record.values)
-    elif is_docs:
-        yield from (document.text for document in read_documents([source]))
-    else:
-        for found in find_sources([source]):
-            if found.format == "text":
-                yield from (document.text for document in read_documents([found.name]))
-            else:
-                for record in read_records(found.name):
-                    yield from texts_in(record.values)
+        return [Part(source, prepared_texts, int(open_prepared(source).split("train").num_bytes.sum()))]
+    if source.startswith("hf:") or is_docs:
+        has_rows = not is_docs or parse_python_docs(source)[0]
+        return [Part(source, row_texts if has_rows else document_texts, None)]
+    return [
+        Part(found.name, document_texts if found.format == "text" else row_texts, text_bytes(found.path))
+        for found in find_sources([source])
+    ]
 
 
-def prepared_texts(folder: str) -> Iterator[str]:
-    """The documents of the training split of prepared data."""
+def text_bytes(path: Path | None) -> int | None:
+    """About how much text a file holds."""
+    if path is None:
+        return None
+    return path.stat().st_size * (PACKED_TIMES if path.suffix in PACKED else 1)
+
+
+def row_texts(source: str, share: Share) -> Iterator[list[str]]:
+    """The texts of each row of a share."""
+    from llmkit.data.documents import read_records
+
+    for record in islice(read_records(source), share.rank, None, share.count):
+        yield list(texts_in(record.values))
+
+
+def document_texts(source: str, share: Share) -> Iterator[list[str]]:
+    """The text of each document of a share."""
+    from llmkit.data.documents import read_documents
+
+    for document in islice(read_documents([source]), share.rank, None, share.count):
+        yield [document.text]
+
+
+def prepared_texts(folder: str, share: Share) -> Iterator[list[str]]:
+    """The text of each document of a share of the training split of prepared data."""
     from llmkit.data.prepared import open_prepared
     from llmkit.tokenizer import decode_ids
 
     prepared = open_prepared(folder)
     split = prepared.split("train")
-    for start, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
-        yield decode_ids(prepared.tokenizer, split.tokens[start : end - 1].tolist())
+    for number in range(share.rank, split.num_documents, share.count):
+        start, end = split.offsets[number], split.offsets[number + 1]
+        yield [decode_ids(prepared.tokenizer, split.tokens[start : end - 1].tolist())]
 
 
 def texts_in(values: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from llmkit.evaluation.task import Example
@@ -56,10 +57,34 @@ class Sought(NamedTuple):
 
 
 def find_overlaps(
-    tasks: Mapping[str, Sequence[Example]], texts: Iterable[str], sources: Sequence[str]
+    tasks: Mapping[str, Sequence[Example]], texts: Iterable[str], sources: Sequence[str], *, num_processes: int = 1
 ) -> dict[str, Overlap]:
-    """What of each task's examples stands in `texts`, which are read once; memory is that of the examples."""
+    """What of each task's examples stands in `texts`, which are read once; memory is that of the examples.
+
+    Args:
+        tasks: Name -> examples.
+        texts: The training data; in a job of several processes the share of this one.
+        sources: What they are, for people.
+        num_processes: Of the job: what any of them has found, all get.
+    """
     sought = [seek(name, example) for name, examples in tasks.items() for example in examples]
+    found = search(sought, texts)
+    if num_processes > 1:
+        # Hashes of words differ between processes; the places of an item's words do not.
+        found = np.logical_or.reduce(gather_object([found]))
+    ends = np.cumsum([len(item.sequences) + 1 for item in sought], dtype=int)
+    overlaps = {name: Overlap(tuple(sources)) for name in tasks}
+    for item, marks in zip(sought, np.split(found, ends)[:-1], strict=True):
+        is_whole, share = bool(marks[0]), float(marks[1:].mean()) if len(marks) > 1 else 0.0
+        if is_whole or share:
+            overlaps[item.task].shares[item.id] = 1.0 if is_whole else share
+        if is_whole:
+            overlaps[item.task].wholes.add(item.id)
+    return overlaps
+
+
+def search(sought: Sequence[Sought], texts: Iterable[str]) -> NDArray[np.bool_]:
+    """For each item whether a text is the whole of it, then for each of its word sequences whether a text has it."""
     wanted = np.unique(np.concatenate([np.empty(0, np.uint64), *(item.sequences for item in sought)]))
     found = np.zeros(len(wanted), dtype=bool)
     wanted_wholes = {number for item in sought for number in item.wholes}
@@ -73,15 +98,11 @@ def find_overlaps(
         is_inside = places < len(wanted)
         places, sequences = places[is_inside], sequences[is_inside]
         found[places[wanted[places] == sequences]] = True
-    overlaps = {name: Overlap(tuple(sources)) for name in tasks}
+    marks = [np.empty(0, dtype=bool)]
     for item in sought:
         is_whole = not found_wholes.isdisjoint(item.wholes)
-        share = float(found[np.searchsorted(wanted, item.sequences)].mean()) if len(item.sequences) else 0.0
-        if is_whole or share:
-            overlaps[item.task].shares[item.id] = 1.0 if is_whole else share
-        if is_whole:
-            overlaps[item.task].wholes.add(item.id)
-    return overlaps
+        marks += [np.array([is_whole]), found[np.searchsorted(wanted, item.sequences)]]
+    return np.concatenate(marks)
 
 
 def seek(task: str, example: Example) -> Sought:

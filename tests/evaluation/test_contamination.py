@@ -49,6 +49,17 @@ def test_nothing_is_found_where_there_is_nothing():
     assert overlap([], ["text"]).shares == {}
 
 
+def test_what_any_process_finds_all_processes_have(monkeypatch):
+    from llmkit.evaluation import contamination
+
+    examples, texts = [example(LONG), example("Who am I", name="1")], [" ".join(LONG.split()[:13]), "Who am I"]
+    rest = contamination.search([contamination.seek("task", e) for e in examples], texts[1:])
+    monkeypatch.setattr(contamination, "gather_object", lambda found: [*found, rest])
+    found = find_overlaps({"task": examples}, texts[:1], ["data"], num_processes=2)
+    assert found == find_overlaps({"task": examples}, texts, ["data"])
+    assert (found["task"].shares, found["task"].wholes) == ({"0": pytest.approx(0.25), "1": 1.0}, {"1"})
+
+
 def test_tasks_are_looked_for_in_one_pass():
     texts = iter([LONG])
     found = find_overlaps({"a": [example(LONG)], "b": [example("else")]}, texts, [])
