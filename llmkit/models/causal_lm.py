@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -37,7 +38,8 @@ def build_causal_lm(
     config.pad_token_id = tokenizer.pad_token_id
     torch.manual_seed(seed)
     try:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        with overrides_explained(section):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         raise RecipeError(
             f"transformers cannot build this model: {error}", where="model", fix="change its sizes"
@@ -86,7 +88,27 @@ def make_config(section: ModelSection, *, vocab_size: int, seq_len: int) -> Any:
     # An architecture's older name for a size means the same field.
     names = {old: new for new, old in default.attribute_map.items()}
     overrides = {names.get(key, key): value for key, value in section.overrides.items()}
-    return check_length(AutoConfig.for_model(section.type, **(none | fields | overrides)), seq_len)
+    with overrides_explained(section):
+        config = AutoConfig.for_model(section.type, **(none | fields | overrides))
+    return check_length(config, seq_len)
+
+
+@contextmanager
+def overrides_explained(section: ModelSection) -> Iterator[None]:
+    """Within the block, transformers stumbles over no value of `overrides` without a word of where that stands.
+
+    Raises:
+        RecipeError: One of them has a type, or a name in it, that the architecture cannot take.
+    """
+    try:
+        yield
+    except (StrictDataclassError, TypeError, KeyError, AttributeError) as error:
+        if not section.overrides:
+            raise
+        reason = f"{error} is not known" if isinstance(error, KeyError) else " ".join(str(error).split())
+        fix = f"give values as the configuration of {section.type} in transformers has them"
+        message = f"transformers cannot take one of these values: {reason}"
+        raise RecipeError(message, where="model.overrides", fix=fix) from error
 
 
 def feed_forward(section: ModelSection, default: Any) -> dict[str, int]:
@@ -133,9 +155,10 @@ def config_from_file(section: ModelSection, *, vocab_size: int, seq_len: int) ->
     check_config(path)
     config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
     config.vocab_size = vocab_size
-    for key, value in section.overrides.items():
-        check_field(config, key)
-        setattr(config, key, value)
+    with overrides_explained(section):
+        for key, value in section.overrides.items():
+            check_field(config, key)
+            setattr(config, key, value)
     return check_length(config, seq_len)
 
 

@@ -22,6 +22,36 @@ KeyPath = tuple[str, ...]
 MAX_RECIPE_BYTES = 1 << 20
 
 
+class RecipeLoader(yaml.SafeLoader):
+    """YAML as recipes are read: numbers may be written 1e-4, and no key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping that is a part of a value; PyYAML would keep the last of two equal keys, silently."""
+        keys = [str(key.value) for key, _ in node.value]
+        if len(set(keys)) < len(keys):
+            raise DoubledKeyError(f"{next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+        return super().construct_mapping(node, deep=deep)
+
+
+class RecipeDumper(yaml.SafeDumper):
+    """YAML as `RecipeLoader` reads it: a text that looks like a number stands in quotes."""
+
+
+class DoubledKeyError(yaml.YAMLError):
+    """A key stands twice in a mapping."""
+
+
+FLOAT = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    [*"-+.0123456789"],
+)
+"""Numbers of YAML 1.2 that PyYAML, which knows YAML 1.1, takes for texts; and how they begin."""
+
+RecipeLoader.add_implicit_resolver(*FLOAT)
+RecipeDumper.add_implicit_resolver(*FLOAT)
+
+
 @dataclass
 class Layer:
     """Values from one source, and where each was said: `file:line`, or the flag as it was typed."""
@@ -130,7 +160,7 @@ def read_layer(path: Path) -> Layer:
         raise RecipeError("this file is over 1 MiB, which no recipe is", where=str(path), fix="name a YAML recipe")
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=RecipeLoader)
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"not UTF-8 at byte {error.start}", where=str(path), fix="save the recipe as UTF-8"
@@ -170,7 +200,9 @@ def read_mapping(node: yaml.MappingNode, at: KeyPath, path: Path, origins: dict[
 def read_value(node: yaml.Node, where: str) -> Any:
     """A scalar or a list of a recipe; a YAML tag that asks for an object is an error."""
     try:
-        return yaml.SafeLoader("").construct_document(node)
+        return RecipeLoader("").construct_document(node)
+    except DoubledKeyError as error:
+        raise RecipeError(str(error), where=where, fix="keep one of them") from error
     except yaml.YAMLError as error:
         fix = "write a number, a text, true, null or a list"
         raise RecipeError("not a plain YAML value", where=where, fix=fix) from error
@@ -193,28 +225,52 @@ def override_layer(text: str) -> Layer:
             "an override has the form KEY=VALUE", where=f"--set {text}", fix="for example --set train.lr=1e-3"
         )
     try:
-        parsed = yaml.safe_load(value)
+        parsed = RecipeLoader(value).get_single_data()
+    except DoubledKeyError as error:
+        raise RecipeError(str(error), where=f"--set {text}", fix="keep one of them") from error
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError("the value is not YAML", where=f"--set {text}", fix="put quotes around it") from error
     return single_layer(key.strip(), parsed, f"--set {text}")
 
 
-UNSAID = {"steps": "epochs", "epochs": "steps", "warmup_steps": "warmup_share"}
-"""Fields of `train`, and the one of an earlier layer that they take the place of."""
+RIVALS = (("steps", "epochs"), ("warmup_steps", "warmup_share"))
+"""Fields of `train` that say the same thing in two ways: who says one of them unsays the other of an earlier layer."""
 
 
 def merge_layers(kind: type[Section], layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     """All layers in one; who says `train.steps` unsays `train.epochs` of an earlier layer, and so on."""
     values: dict[str, Any] = {}
     origins: dict[KeyPath, str] = {}
+    unsaid = {name: None for pair in RIVALS for name in pair} | {"warmup_steps": usual_warmup(kind)}
     for layer in layers:
         said = layer.values.get("train") if isinstance(layer.values.get("train"), dict) else {}
-        for one, other in UNSAID.items():
+        check_rivals(said or {}, layer.origins, usual=unsaid)
+        for one, other in [*RIVALS, *(pair[::-1] for pair in RIVALS)]:
             if said and said.get(one) is not None and other not in said and isinstance(values.get("train"), dict):
-                values["train"][other] = None
+                values["train"][other] = unsaid[other]
         merge(values, layer.values, kind, layer.origins)
         origins.update(layer.origins)
     return values, origins
+
+
+def usual_warmup(kind: type[Section]) -> int:
+    """`train.warmup_steps` of a kind of recipe that says nothing of them; of a task file, whose `train` is rows, none."""
+    train = kind.model_fields["train"].default if "train" in kind.model_fields else None
+    return int(getattr(train, "warmup_steps", 0))
+
+
+def check_rivals(said: Mapping[str, Any], origins: Mapping[KeyPath, str], *, usual: Mapping[str, Any]) -> None:
+    """Raise where one layer says the same thing in two ways, of which one would count for nothing.
+
+    A recipe as a run saves it has all fields: what is at its default there was not said.
+    """
+    for one, other in RIVALS:
+        if all(said.get(name) not in (None, usual[name]) for name in (one, other)):
+            raise RecipeError(
+                f"train.{one} and train.{other} are both given, and each says the same in its own way",
+                where=origins.get(("train", other)),
+                fix="keep one of them",
+            )
 
 
 def merge(
@@ -231,6 +287,8 @@ def merge(
     """
     for key, value in new.items():
         path, section = (*at, key), None if kind is None else section_of(kind, key)
+        if section is not None and value is None:
+            continue  # a section in which all is commented out
         is_joined = section is not None or path not in origins
         if isinstance(value, Mapping) and isinstance(base.get(key), dict) and is_joined:
             merge(base[key], value, section, origins, path)
@@ -271,6 +329,8 @@ def explain(error: ValidationError, origins: Mapping[KeyPath, str]) -> RecipeErr
         path = path[:-1]
     where = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
     message = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "model_type":  # pydantic would name the class
+        message = "a section must hold keys and values"
     return RecipeError(
         f"'{'.'.join(path)}': {message} (got {first['input']!r})",
         where=where,
@@ -288,7 +348,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str | None:
 
 def dump_recipe(recipe: Section) -> str:
     """A resolved recipe as YAML that `load_recipe` reads back to the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

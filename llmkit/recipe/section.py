@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Memory = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Section(BaseModel):
@@ -70,7 +71,7 @@ class TrainSection(Section):
     """When a loss or a gradient is not finite: stop before the update, or leave the step out, counted and shown."""
     max_nonfinite: PositiveInt = 10
     """With on_nonfinite skip: stop after this many steps that were left out."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Fixes initial weights, order of rows (a stream keeps its own), dropout and samples."""
     precision: Literal["auto", "fp32", "bf16", "pure-bf16"] = "auto"
     """fp32, or bf16 arithmetic with fp32 weights. auto: bf16 where the hardware has it. pure-bf16: weights and

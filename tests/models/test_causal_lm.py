@@ -9,7 +9,7 @@ import torch
 
 from llmkit.errors import ModelError, RecipeError
 from llmkit.generation.decode import longest_sequence
-from llmkit.models.causal_lm import build_causal_lm, load_causal_lm, load_weights, save_causal_lm
+from llmkit.models.causal_lm import build_causal_lm, load_causal_lm, load_weights, make_config, save_causal_lm
 from llmkit.recipe.schema import ModelSection
 
 
@@ -40,6 +40,24 @@ def test_an_unknown_architecture_gets_the_nearest_name(tiny_tokenizer):
 def test_an_unknown_field_of_an_architecture_is_an_error(tiny_tokenizer):
     with pytest.raises(RecipeError, match="rope_tetha"):
         build(tiny_tokenizer, overrides={"rope_tetha": 1})
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"rms_norm_eps": "tiny"},
+        {"rope_parameters": {"rope_theta": "far"}},
+        {"rope_parameters": {"rope_type": "spiral"}},
+    ],
+)
+def test_a_value_that_an_architecture_cannot_take_is_an_error_of_the_recipe(tiny_tokenizer, tmp_path, overrides):
+    with pytest.raises(RecipeError) as caught:
+        build(tiny_tokenizer, overrides=overrides)
+    assert caught.value.where == "model.overrides"
+    make_config(ModelSection(hidden_size=32), vocab_size=300, seq_len=64).save_pretrained(tmp_path)
+    section = ModelSection(config=str(tmp_path), overrides={"rms_norm_eps": "tiny"})
+    with pytest.raises(RecipeError, match="rms_norm_eps"):
+        make_config(section, vocab_size=300, seq_len=64)
 
 
 def test_heads_must_divide_the_width(tiny_tokenizer):

@@ -144,3 +144,61 @@ def test_a_value_that_fits_none_of_several_types_is_named_by_its_field_alone(set
     with pytest.raises(RecipeError) as error:
         load_recipe(BaselineRecipe, None, [setting])
     assert f"'{setting.split('=')[0]}'" in error.value.message
+
+
+def test_a_number_with_an_exponent_is_a_number_wherever_it_stands(write):
+    path = write(
+        "model:\n  overrides:\n    rms_norm_eps: 1e-6\n    rope_parameters: {rope_theta: 5E5, rope_type: default}\n"
+    )
+    expected = {"rms_norm_eps": 1e-6, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    assert load_recipe(PretrainRecipe, path).model.overrides == expected
+    overrides = load_recipe(PretrainRecipe, None, ["model.overrides.rms_norm_eps=1e-6"]).model.overrides
+    assert overrides == {"rms_norm_eps": 1e-6}
+    assert load_recipe(PretrainRecipe, None, ["train.steps=2e3"]).train.steps == 2000
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text(write):
+    recipe = load_recipe(PretrainRecipe, None, ["data.source='1e5'", "model.overrides={a: '-.5e3', b: 08, c: 1.5e}"])
+    assert recipe.data.source == "1e5"
+    assert recipe.model.overrides == {"a": "-.5e3", "b": "08", "c": "1.5e"}
+    assert load_recipe(PretrainRecipe, write(dump_recipe(recipe))) == recipe
+
+
+def test_a_key_that_is_doubled_inside_a_value_is_an_error(write):
+    for text in ("data.mix={x: 1, x: 2}", "data.sample_prompts=[{x: 1, y: 2, x: 3}]"):
+        error = error_of(None, [text])
+        assert (error.where, error.message) == (f"--set {text}", "'x' is given twice")
+    path = write("data:\n  sample_prompts:\n  - {x: 1, x: 2}\n")
+    assert error_of(path).message == "'x' is given twice"
+
+
+def test_a_section_in_which_all_is_commented_out_is_empty(write):
+    recipe = load_recipe(PretrainRecipe, write("train:\n#  steps: 5\nmodel:\n"), ["train.lr=0.5"])
+    assert recipe == load_recipe(PretrainRecipe, None, ["train.lr=0.5"])
+
+
+def test_a_section_that_is_a_number_is_told_in_words_of_recipes(write):
+    assert error_of(write("train: 5\n")).message == "'train': a section must hold keys and values (got 5)"
+
+
+@pytest.mark.parametrize(("one", "other"), [("steps: 100", "epochs: 3"), ("warmup_steps: 9", "warmup_share: 0.1")])
+def test_what_says_the_same_in_two_ways_stands_in_a_recipe_once(write, one, other):
+    path = write(f"train:\n  {one}\n  {other}\n")
+    names = [text.partition(":")[0] for text in (one, other)]
+    error = error_of(path)
+    assert error.where == f"{path}:3"
+    assert error.message.startswith(f"train.{names[0]} and train.{names[1]} are both given")
+    later = load_recipe(PretrainRecipe, write(f"train:\n  {one}\n"), [f"train.{other.replace(': ', '=')}"])
+    assert load_recipe(PretrainRecipe, write(dump_recipe(later))) == later
+
+
+def test_a_saved_recipe_says_no_more_than_it_was_made_of(write):
+    # It has all fields: the warm-up in steps beside the share that took its place.
+    for kind in (PretrainRecipe, FinetuneRecipe, BaselineRecipe):
+        recipe = load_recipe(kind, None, ["train.warmup_steps=7", "train.warmup_share=0.1"])
+        assert load_recipe(kind, write(dump_recipe(recipe))) == recipe
+
+
+def test_a_seed_is_no_larger_than_the_generators_take():
+    assert load_recipe(PretrainRecipe, None, [f"train.seed={2**63 - 1}"]).train.seed == 2**63 - 1
+    assert "train.seed" in error_of(None, [f"train.seed={2**63}"]).message
