@@ -146,15 +146,16 @@ def read_json(lines: Iterator[tuple[int, str]], name: str) -> Iterator[Record]:
         return
     decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
     start = re.compile(r"\s*\[").match(text)
+    begin = 0 if start is None else start.end()
     if start is None:
         value = parse_object(text, name)
         key = next((key for key in WRAPPERS if is_rows(value.get(key))), None)
         if key is None:
             yield Record(f"{name}:1", value)
             return
-        start = re.compile(rf"\"{key}\"\s*:\s*\[").search(text)
-    assert start is not None
-    position, line, counted = skip_space(text, start.end()), 1, 0
+        del value  # the rows are decoded again, one by one, each with its line
+        begin = place_of(key, text, decoder)
+    position, line, counted = skip_space(text, begin), 1, 0
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
         values, position = decode_item(decoder, text, position, name)
@@ -166,6 +167,20 @@ def read_json(lines: Iterator[tuple[int, str]], name: str) -> Iterator[Record]:
             position = skip_space(text, position + 1)
         elif text[position : position + 1] != "]":
             raise json_error(json.JSONDecodeError("Expecting ',' or ']'", text, position), name)
+
+
+def place_of(key: str, text: str, decoder: json.JSONDecoder) -> int:
+    """Where the array under a key of the one object begins, behind its bracket; the text is known to be sound.
+
+    What stands before it is decoded: a key of the same name may lie deeper, or in a text.
+    """
+    position = text.index("{") + 1
+    while True:
+        name, position = decoder.raw_decode(text, skip_space(text, position))
+        position = skip_space(text, skip_space(text, position) + 1)  # behind the colon
+        if name == key:
+            return position + 1
+        position = skip_space(text, decoder.raw_decode(text, position)[1]) + 1  # behind the comma
 
 
 def join_lines(lines: Iterator[tuple[int, str]]) -> str:

@@ -80,6 +80,15 @@ def test_parquet_rows_are_numbered(tmp_path):
     assert read(tmp_path / "x.parquet") == [("x.parquet:1", ROWS[0]), ("x.parquet:2", ROWS[1])]
 
 
+def test_rows_under_a_name_are_not_taken_for_what_lies_deeper(tmp_path):
+    info = {"about": 'rows are in "data": [', "info": {"data": ["x"], "d": {"data": []}}, "version": 1.5}
+    text = json.dumps({**info, "data": ROWS, "rows": []}, indent=1).replace('"data": [\n  {', '"d\\u0061ta" : [\n  {')
+    rows = read(tmp_path / "x.json", text)
+    assert [values for _, values in rows] == ROWS
+    lines = [number for number, line in enumerate(text.split("\n"), start=1) if line == "  {"]
+    assert [where for where, _ in rows] == [f"x.json:{line}" for line in lines]
+
+
 def test_what_is_no_parquet_is_an_error(tmp_path):
     assert "not a parquet file" in fails(tmp_path / "x.parquet", "text")
 
