@@ -166,15 +166,15 @@ class Timer:
 
     def __init__(self, job: Bench, engine: Engine) -> None:
         from llmkit.losses import causal_lm_loss_sum
-        from llmkit.models.compile import use_engine
+        from llmkit.models.compile import fit_engine, use_engine
         from llmkit.training.optim import make_optimizer
         from llmkit.training.step import SummedLoss
 
         self.job = job
-        self.engine = engine
         config = job.settings.train
         model = job.make_model()
-        use_engine(model, engine, config)
+        self.engine = fit_engine(engine, model, config)
+        use_engine(model, self.engine, config)
         self.wrapped, self.optimizer = job.accelerator.prepare(
             SummedLoss(model, causal_lm_loss_sum), make_optimizer(model, config)
         )

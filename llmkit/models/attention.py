@@ -10,6 +10,9 @@ Shapes: B rows, H heads, T positions, K head size.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,33 +40,103 @@ def use_products(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def keeps_documents_apart(model: Any) -> bool:
-    """Whether documents that lie end to end in one row get, with this attention, what each gets by itself.
+def use_attention(model: Any, name: str) -> None:
+    """Let `model` compute attention in this way, one of the recipe's names.
 
-    Some architectures carry a state along the row, count positions in their own way, or add to attention what is not
-    known here. Rather than know them all, a model is asked once, on seven tokens.
+    Raises:
+        ValueError: The architecture does not have it.
+        ImportError: A package that it needs is not installed.
+    """
+    if name == "products":
+        use_products(model)
+    else:
+        model.set_attn_implementation(name)
+
+
+def can_attend(model: Any, name: str) -> bool:
+    """Whether `model` has this attention and stays the same model with it.
+
+    Transformers knows where its own kinds fit. Products know nothing of what some architectures add to attention
+    (sinks, caps on the scores), so a model is asked once, on seven tokens.
     """
     inner = unwrap(model)
-    if not hasattr(inner, inner.base_model_prefix):
-        return False
-    ids = torch.arange(1, 8, device=inner.device)[None] % inner.get_input_embeddings().weight.shape[0]
-    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=ids.device)
-    before, was_training = inner.config._attn_implementation, inner.training
-    inner.eval()
+    before = inner.config._attn_implementation
     try:
-        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
-            alone = [body_of(model)(input_ids=part, use_cache=False)[0] for part in ids.split([3, 4], dim=1)]
-            use_products(model)
-            flat = body_of(model)(**model_inputs(model, {"input_ids": ids, "position_ids": positions}))[0]
-    except (ValueError, TypeError):
+        if name != "products":
+            use_attention(model, name)
+            return True
+        if not hasattr(inner, inner.base_model_prefix):
+            return False
+        ids = few_ids(model)
+        with undisturbed(model):
+            own = body_of(model)(input_ids=ids, use_cache=False)[0]
+            use_attention(model, name)
+            return is_same(body_of(model)(input_ids=ids, use_cache=False)[0], own)
+    except (ValueError, ImportError):
         return False
     finally:
         model.set_attn_implementation(before)
+
+
+def keeps_documents_apart(model: Any, name: str = "products", *, num_rows: int = 1) -> bool:
+    """Whether documents that share a row get, with this attention, what each gets by itself.
+
+    Some architectures carry a state along the row, count positions in their own way, or add to attention what is not
+    known here. Rather than know them all, a model is asked once, on seven tokens a row.
+    """
+    if name.startswith("flash"):
+        # Its kernels want a GPU and half precision; they tell documents apart by the positions that sdpa is given.
+        name = "sdpa"
+    inner = unwrap(model)
+    if not hasattr(inner, inner.base_model_prefix):
+        return False
+    ids = few_ids(model).expand(num_rows, -1)
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=ids.device).expand(num_rows, -1)
+    before = inner.config._attn_implementation
+    try:
+        with undisturbed(model):
+            alone = [body_of(model)(input_ids=part, use_cache=False)[0] for part in ids.split([3, 4], dim=1)]
+            use_attention(model, name)
+            inputs = model_inputs(model, {"input_ids": ids, "position_ids": positions})
+            together = body_of(model)(**inputs)[0].view(num_rows, ids.shape[1], -1)
+    except (ValueError, TypeError, ImportError):
+        return False
+    finally:
+        model.set_attn_implementation(before)
+    return is_same(together, torch.cat(alone, dim=1))
+
+
+def few_ids(model: Any) -> Tensor:
+    """Seven tokens that any vocabulary has, (1, 7)."""
+    weight = unwrap(model).get_input_embeddings().weight
+    return torch.arange(1, 8, device=weight.device)[None] % weight.shape[0]
+
+
+@contextmanager
+def undisturbed(model: Any) -> Iterator[None]:
+    """Within the block the model answers in its own format, without dropout and without a trace.
+
+    Nothing is compiled: flex attention would be, for half a minute, and says that it is slow when it is not.
+    """
+    inner = unwrap(model)
+    was_training = inner.training
+    inner.eval()
+    plain = torch.autocast(inner.device.type, enabled=False)
+    try:
+        with torch.no_grad(), plain, torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
         inner.train(was_training)
-    apart = torch.cat(alone, dim=1)
-    # Of the whole, not of each number: pretrained models have a few that are a hundred times the others. What leaks
-    # from one document into the next changes it by far more.
-    return bool((flat - apart).norm() < LEAST_LEAK * apart.norm())
+
+
+def is_same(found: Tensor, expected: Tensor) -> bool:
+    """Whether only rounding lies between two outputs.
+
+    Of the whole, not of each number: pretrained models have a few that are a hundred times the others. What is computed
+    in another way changes it by far more.
+    """
+    return bool((found - expected).norm() < LEAST_LEAK * expected.norm())
 
 
 def attention(

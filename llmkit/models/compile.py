@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,8 +18,8 @@ import torch
 
 from llmkit.console import warn
 from llmkit.errors import RecipeError
-from llmkit.losses import body_of, has_plain_head, is_compiled
-from llmkit.models.attention import MAX_POSITIONS, use_products
+from llmkit.losses import body_of, has_plain_head, is_compiled, unwrap
+from llmkit.models.attention import MAX_POSITIONS, can_attend, use_attention
 from llmkit.recipe.schema import TrainSection
 
 WORTH_COMPILING = {"cpu": 1e14, "cuda": 1e16}
@@ -50,7 +50,7 @@ def choose_engine(
     is_flat: bool = False,
     is_sharded: bool = False,
 ) -> Engine:
-    """What the recipe asks for, `auto` filled in.
+    """What the recipe asks for, `auto` filled in with what is fastest; see `fit_engine` for what a model allows.
 
     Args:
         config: Of the recipe.
@@ -61,6 +61,9 @@ def choose_engine(
         is_ragged: Rows differ in length: each length would be compiled anew.
         is_flat: Rows are laid end to end, as documents that are kept apart.
         is_sharded: FSDP spreads the weights.
+
+    Raises:
+        RecipeError: The device does not have the attention that the recipe asks for.
     """
     is_fast_cpu = device.type == "cpu" and dtype == torch.bfloat16
     is_worth_it = is_fast_cpu or device.type == "cuda"
@@ -71,6 +74,9 @@ def choose_engine(
     elif compiles and not compiler_works(device):
         warn("torch.compile does not work here (no C++ compiler?), so the model is not compiled")
         compiles = False
+    if config.attention == "flex_attention" and device.type == "cpu":
+        message = "flex_attention has no backward pass on a CPU"
+        raise RecipeError(message, where="train.attention", fix="set it to auto")
     if config.attention != "auto":
         return Engine(config.attention, compiles)
     if is_flat and not compiles:
@@ -86,6 +92,23 @@ def choose_engine(
     return Engine("sdpa", compiles)
 
 
+def fit_engine(engine: Engine, model: Any, config: TrainSection) -> Engine:
+    """The engine, with the model's own attention where it would be another model with the one that was chosen.
+
+    Raises:
+        RecipeError: The recipe asks for products, which do not compute what the model does.
+    """
+    is_chosen_here = config.attention == "auto"
+    # What the recipe asks for by name, `use_engine` tries, and tells the reason if it fails.
+    if not (is_chosen_here or engine.attention == "products") or can_attend(model, engine.attention):
+        return engine
+    own = unwrap(model).config._attn_implementation
+    if not is_chosen_here:
+        message = f"products do not compute what the attention of {unwrap(model).config.model_type} does"
+        raise RecipeError(message, where="train.attention", fix=f"set it to auto, which takes {own} here")
+    return replace(engine, attention=own)
+
+
 def use_engine(model: Any, engine: Engine, config: TrainSection, *, is_ragged: bool = False) -> None:
     """Set the attention of `model`, compile its body and have it keep few activations, in place: weights stay.
 
@@ -95,10 +118,7 @@ def use_engine(model: Any, engine: Engine, config: TrainSection, *, is_ragged: b
     # Asked now, on three tokens, since each call with another shape is compiled anew.
     has_plain_head(model)
     try:
-        if engine.attention == "products":
-            use_products(model)
-        else:
-            model.set_attn_implementation(engine.attention)
+        use_attention(model, engine.attention)
     except (ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(
@@ -131,7 +151,8 @@ def uncompiled(model: Any) -> Iterator[None]:
         yield
         return
     attention = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
+    if can_attend(model, "sdpa"):
+        model.set_attn_implementation("sdpa")
     try:
         with torch.compiler.set_stance("force_eager"):
             yield

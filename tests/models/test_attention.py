@@ -134,6 +134,26 @@ def test_a_model_that_carries_a_state_along_the_row_does_not(tiny_tokenizer):
     assert not keeps_documents_apart(model)
 
 
+def test_whether_documents_are_kept_apart_depends_on_the_attention():
+    """OPT counts positions itself: laid out one by one they are right, behind a mask they are not."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    from llmkit.models.attention import keeps_documents_apart
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "word_embed_proj_dim": 32, "num_hidden_layers": 2, "ffn_dim": 64}
+    model = OPTForCausalLM(OPTConfig(**sizes, num_attention_heads=2, max_position_embeddings=64))
+    assert keeps_documents_apart(model, "products")
+    assert not keeps_documents_apart(model, "sdpa", num_rows=2)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention", "products"])
+def test_every_attention_keeps_documents_of_a_llama_apart(tiny_model, attention, num_rows):
+    from llmkit.models.attention import keeps_documents_apart
+
+    assert keeps_documents_apart(tiny_model, attention, num_rows=num_rows)
+
+
 def test_each_document_of_a_row_gets_attention_of_its_own(tensors, tiny_model):
     query, key, value = (x[:1] for x in tensors[:3])
     layer = tiny_model.model.layers[0].self_attn

@@ -7,7 +7,7 @@ import torch
 
 from llmkit.errors import RecipeError
 from llmkit.losses import causal_lm_loss_sum
-from llmkit.models.compile import WORTH_COMPILING, Engine, choose_engine, uncompiled, use_engine
+from llmkit.models.compile import WORTH_COMPILING, Engine, choose_engine, fit_engine, uncompiled, use_engine
 from llmkit.recipe.schema import TrainSection
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -57,6 +57,50 @@ def test_an_attention_that_is_not_installed_is_an_error_that_names_the_field(tin
     with pytest.raises(RecipeError) as error:
         use_engine(tiny_model, Engine("flash_attention_2", False), TrainSection())
     assert error.value.where == "train.attention"
+
+
+def make_tiny(kind: str):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
+    more = {"intermediate_size": 32, "num_key_value_heads": 1, "num_local_experts": 2, "num_experts_per_tok": 1}
+    none = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more, **none))
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "gemma2"])
+def test_sinks_and_caps_of_attention_are_never_lost_to_speed(kind):
+    model = make_tiny(kind)
+    own = model.config._attn_implementation
+    assert fit_engine(Engine("products", False), model, TrainSection()) == Engine(own, False)
+    with pytest.raises(RecipeError, match=f"products do not compute what the attention of {kind} does"):
+        fit_engine(Engine("products", False), model, TrainSection(attention="products"))
+    assert model.config._attn_implementation == own
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "gemma2"])
+def test_a_model_without_torchs_attention_trains_and_is_validated_with_its_own(kind, monkeypatch):
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda m, **o: compile_module(m, backend="eager", **o))
+    model = make_tiny(kind)
+    engine = fit_engine(Engine("sdpa", True), model, TrainSection())
+    use_engine(model, engine, TrainSection())
+    ids = torch.arange(20).reshape(2, 10)
+    with uncompiled(model), torch.no_grad():
+        assert causal_lm_loss_sum(model, {"input_ids": ids, "targets": ids}).item() > 0
+    assert model.config._attn_implementation == engine.attention
+
+
+def test_a_model_that_has_nothing_of_its_own_keeps_the_fast_attention(tiny_model):
+    for engine in (Engine("products", False), Engine("eager", True), Engine("sdpa", True)):
+        assert fit_engine(engine, tiny_model, TrainSection()) == engine
+
+
+def test_flex_attention_on_a_cpu_is_refused_before_the_first_step():
+    config = TrainSection(attention="flex_attention")
+    with pytest.raises(RecipeError, match="no backward pass on a CPU"):
+        choose_engine(config, dtype=torch.float32, device=CPU, total_flops=SHORT)
+    assert choose_engine(config, dtype=torch.bfloat16, device=CUDA, total_flops=SHORT).attention == "flex_attention"
 
 
 def test_compiled_is_uncompiled_and_validation_compiles_nothing(tiny_model, monkeypatch):
