@@ -259,15 +259,15 @@ def estimate_memory(
     from llmkit.models.flops import activation_bytes
     from llmkit.training.disk import optimizer_bytes
     from llmkit.training.job import job_dtype
-    from llmkit.training.step import rows_per_forward, tokens_per_forward
+    from llmkit.training.step import rows_per_forward, rows_within, tokens_per_forward
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters()) - trained
     size = 2 if config.precision == "pure-bf16" else 4
-    fixed = size * (frozen + 2 * trained) + optimizer_bytes(model, config) + (size * trained if config.ema_decay else 0)
+    # The running average is in fp32 whatever the weights are in.
+    fixed = size * (frozen + 2 * trained) + optimizer_bytes(model, config) + (4 * trained if config.ema_decay else 0)
     rows = rows_per_forward(config, num_processes=accelerator.num_processes)
-    if (tokens := tokens_per_forward(config, accelerator.device)) is not None:
-        rows = max(1, min(rows, tokens // row_tokens))
+    rows = rows_within(rows, tokens_per_forward(config, accelerator.device), row_tokens)
     activations = activation_bytes(
         model,
         rows=rows,

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from llmkit.recipe.schema import PretrainRecipe
     from llmkit.training.run import Run, RunOptions
 
-PLOT_LINES = 12
-"""Height of the plot at the end."""
-
 
 class Material(NamedTuple):
     """All that a run is made from, ready to train."""
@@ -256,7 +253,6 @@ def show_curves(run: Run) -> None:
     text = plot_lines(
         {name: points for name, points in lines.items() if points},
         width=min(terminal_width(), 100),
-        height=PLOT_LINES,
         x_label="steps",
         y_label="nats per token",
         is_utf8=(sys.stderr.encoding or "ascii").lower().replace("-", "") == "utf8",
@@ -272,7 +268,7 @@ def validation(settings: PretrainRecipe, data: PretrainingData, model: Any) -> C
     Of a mix, over all its parts together and over each.
     """
     from llmkit.models.compile import uncompiled
-    from llmkit.training.step import rows_per_forward
+    from llmkit.training.step import rows_per_forward, rows_within, tokens_per_forward
 
     tokens = settings.data.validation_tokens
     parts = data.validation_parts(tokens)
@@ -283,8 +279,9 @@ def validation(settings: PretrainRecipe, data: PretrainingData, model: Any) -> C
     config = settings.train
 
     def validate() -> dict[str, float]:
+        at_once = rows_within(rows_per_forward(config), tokens_per_forward(config, model.device), config.seq_len)
         with uncompiled(model):
-            return measure_parts(model, held_out, seq_len=config.seq_len, batch_size=rows_per_forward(config))
+            return measure_parts(model, held_out, seq_len=config.seq_len, batch_size=at_once)
 
     return validate
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from llmkit.batch import IGNORE_INDEX, Batch, LossSum, MeasuringLoss, Rows, count_targets, to_device
@@ -57,11 +58,17 @@ class SummedLoss(nn.Module):
         return self.loss_sum(self.model, batch)
 
 
-def rows_per_forward(config: TrainSection, *, num_processes: int = 1) -> int:
+def rows_per_forward(config: TrainSection, *, num_processes: int | None = None) -> int:
     """How many rows go through the model at once: `micro_batch_size`, or this process's share of the batch.
 
     With `micro_batch_size: auto` the loop finds the number; whoever asks here (validation, plans) gets a cautious one.
+
+    Args:
+        config: Of the recipe.
+        num_processes: That share the batch; those of this job unless given.
     """
+    if num_processes is None:
+        num_processes = dist.get_world_size() if dist.is_initialized() else 1
     share = math.ceil(config.batch_size / num_processes)
     if config.micro_batch_size == "auto":
         return min(CAUTIOUS_ROWS, share)
@@ -81,6 +88,11 @@ def tokens_per_forward(config: TrainSection, device: torch.device) -> int | None
         message = "micro_batch_size auto finds how many rows fit into memory, and train.batch_tokens says it otherwise"
         raise RecipeError(message, where="train.batch_tokens", fix="leave one of the two out")
     return config.batch_tokens
+
+
+def rows_within(rows: int, tokens: int | None, seq_len: int) -> int:
+    """So many rows of one length, or fewer where they would hold more than `tokens` positions; one at least."""
+    return rows if tokens is None else max(1, min(rows, tokens // seq_len))
 
 
 def plan_steps(config: TrainSection, num_rows: int) -> int:
@@ -152,8 +164,8 @@ class Loop:
         config = self.config
         self.forward_rows = rows_per_forward(config, num_processes=self.accelerator.num_processes)
         self.forward_tokens = tokens_per_forward(config, self.accelerator.device)
-        if self.forward_tokens is not None and self.rows.lengths is None:
-            self.forward_rows = max(1, min(self.forward_rows, self.forward_tokens // config.seq_len))
+        if self.rows.lengths is None:
+            self.forward_rows = rows_within(self.forward_rows, self.forward_tokens, config.seq_len)
 
     def row_indices(self, step: int) -> Indices:
         """The rows that all processes together see in a step."""
@@ -199,13 +211,16 @@ class Loop:
 
     def split_again(self, step: int, rows: StepRows) -> StepRows:
         """The rows of a step after `forward_rows` has changed."""
-        if self.rows.lengths is not None:
+        if not self.rows.is_stream:
             return self.step_rows(step)
-        # A stream gives each of its rows but once; rows of one length may be cut from what is there.
+        # A stream gives each of its rows but once; they have one length, and are cut from what is there.
+        shares = self.shares(step)
         whole = {name: torch.cat([batch[name] for batch in rows.batches]) for name in rows.batches[0]}
-        starts = range(0, len(whole["targets"]), self.forward_rows)
+        starts = range(0, len(shares[self.accelerator.process_index]), self.forward_rows)
         parts = [{name: tensor[i : i + self.forward_rows] for name, tensor in whole.items()} for i in starts]
-        return StepRows(parts, rows.num_targets)
+        missing = max(len(self.split(share)) for share in shares) - len(parts)
+        filling = without_targets({name: tensor[: self.forward_rows] for name, tensor in whole.items()})
+        return StepRows(parts + [filling] * missing, rows.num_targets)
 
     def train_step(self, step: int, rows: StepRows, signs: Signs) -> StepResult:
         """One optimizer step: count, forward and backward over all micro-batches, clip, update.

@@ -44,6 +44,13 @@ def test_the_plan_tells_size_tokens_arithmetic_memory_and_time(run_cli, tiny_pre
     assert (plan["attention"], plan["compiled"], plan["processes"]) == ("sdpa", False, 1)
 
 
+def test_the_running_average_is_counted_in_fp32_under_pure_bf16_too(run_cli, tiny_pretraining):
+    command = [*tiny_pretraining, "--set", "train.precision=pure-bf16", "--dry-run", "--json"]
+    plain, averaged = (document_of(run_cli(*command, "--set", f"train.ema_decay={decay}")) for decay in (0, 0.9))
+    average = averaged["memory_bytes_estimated"] - plain["memory_bytes_estimated"]
+    assert average == 4 * plain["parameters"]
+
+
 def test_the_plan_is_said_and_stands_in_the_run(run_cli, tiny_pretraining, tmp_path):
     result = run_cli(*tiny_pretraining, "--output", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.stderr

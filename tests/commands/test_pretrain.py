@@ -92,6 +92,21 @@ def test_wrong_input_is_told_and_nothing_is_written(run_cli, tiny_pretraining, t
     assert not (tmp_path / "run").exists()
 
 
+def test_validation_takes_no_more_positions_at_once_than_training(run_cli, tiny_pretraining, tmp_path, monkeypatch):
+    from llmkit.evaluation import perplexity
+
+    sizes, measure = [], perplexity.measure_stream
+
+    def measure_stream(*arguments, batch_size, **options):
+        sizes.append(batch_size)
+        return measure(*arguments, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(perplexity, "measure_stream", measure_stream)
+    result = run_cli(*tiny_pretraining, "--output", tmp_path / "run", "--set", "train.batch_tokens=64")
+    assert result.exit_code == 0, result.stderr
+    assert sizes == [2, 2], "of the 4 rows of 32 positions in a batch"
+
+
 def test_a_folder_with_something_else_in_it_is_not_touched(run_cli, tiny_pretraining, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_runs import (
@@ -16,7 +18,7 @@ from torch import nn
 from llmkit.errors import RecipeError, RunError, UsageError
 from llmkit.losses import causal_lm_loss_sum, classification_loss_sum
 from llmkit.recipe.schema import TrainSection
-from llmkit.training.step import plan_steps
+from llmkit.training.step import Loop, plan_steps, rows_per_forward
 
 
 def test_how_a_batch_is_split_changes_neither_loss_nor_gradient(tmp_path, make_model):
@@ -178,3 +180,29 @@ def test_a_stream_is_read_in_its_own_order_and_goes_on_where_it_was(tmp_path, ma
 def test_a_stream_has_no_epochs(tmp_path, make_model):
     with pytest.raises(RecipeError, match="no epochs"):
         run_training(tmp_path / "run", make_model(), Stream(), steps=None, epochs=1)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_processes_make_equally_many_passes_with_the_number_of_rows_that_auto_has_found(is_stream):
+    rows, config = LabelledRows(), TrainSection(steps=1, batch_size=9, micro_batch_size="auto")
+    rows.is_stream = is_stream
+    sizes, targets = [], 0
+    for rank in range(2):
+        job = SimpleNamespace(num_processes=2, process_index=rank, device=torch.device("cpu"))
+        loop = Loop(nn.Linear(1, 1), None, rows, config, job, 1)
+        ready = loop.step_rows(0)
+        loop.forward_rows = 2
+        split = loop.split_again(0, ready)
+        sizes.append(len(split.batches))
+        targets += sum(int((batch["targets"] >= 0).sum()) for batch in split.batches)
+        assert max(len(batch["targets"]) for batch in split.batches) == 2
+    assert sizes == [3, 3], "FSDP gathers weights in every forward pass: one pass more would wait for ever"
+    assert targets == 9
+
+
+def test_whoever_does_not_train_takes_its_share_of_the_batch_at_once(monkeypatch):
+    config = TrainSection(steps=1, batch_size=64)
+    assert rows_per_forward(config) == 64
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    assert rows_per_forward(config) == 8
