@@ -1,4 +1,4 @@
-"""What the machine says of its memory, without torch: how much there is, how much is free within all limits."""
+"""What the machine says of itself, without torch: its memory, what is free of it within all limits, its packages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,3 +129,11 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package, from its metadata alone: nothing is imported."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

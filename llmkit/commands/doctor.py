@@ -45,6 +45,8 @@ def doctor(
       llmkit doctor --full
       llmkit doctor --json
     """
+    from llmkit.machine import installed_version
+
     packages = list(list_packages())
     machine = describe_machine()
     found: dict[str, Any] = {
@@ -66,19 +68,11 @@ def doctor(
         raise CheckError(message, where="doctor", fix="; ".join(check["fix"] for check in failed))
 
 
-def installed_version(name: str) -> str | None:
-    """The version of an installed package, from its metadata alone: nothing is imported."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def list_packages() -> Iterator[dict[str, Any]]:
     """The packages that llmkit asks for, with the version it needs and the one that is there."""
     from importlib import metadata
+
+    from llmkit.machine import installed_version
 
     try:
         requirements = metadata.requires("llmkit") or []

@@ -41,10 +41,6 @@ app = typer.Typer(
 app.command("verify")(verify)
 
 
-PLOT_LINES = 12
-"""Height of a plot."""
-
-
 @app.command("list")
 def list_(
     folders: Annotated[
@@ -333,7 +329,6 @@ def show_plots(panels: Sequence[Panel]) -> None:
         text = plot_lines(
             panel.lines,
             width=terminal_width(),
-            height=PLOT_LINES,
             x_label=panel.x_label,
             y_label="",
             is_utf8=is_utf8(),

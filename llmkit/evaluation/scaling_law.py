@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
+from llmkit.evaluation.statistics import middle
+
 Array = NDArray[np.float64]
 
 HUBER = 1e-3
@@ -113,12 +115,6 @@ class Fit:
         """Whether the law may speak of these settings: within the points, or REACH beyond the largest."""
         columns = zip(*(point.dials for point in self.points), strict=True)
         return all(min(column) <= x <= REACH * max(column) for x, column in zip(dials, columns, strict=True))
-
-
-def middle(values: Sequence[float]) -> tuple[float, float]:
-    """The middle 95% of some values."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def why_no_law(points: Sequence[Point], names: Sequence[str]) -> list[str]:

@@ -166,7 +166,7 @@ def draw_rows(size: int, seed: Seed) -> Iterator[NDArray[np.int64]]:
         yield generator.integers(0, size, (min(at_once, BOOTSTRAP_DRAWS - first), size))
 
 
-def middle(draws: NDArray[np.float64]) -> tuple[float, float]:
+def middle(draws: ArrayLike) -> tuple[float, float]:
     """The middle 95% of the draws."""
     low, high = np.quantile(draws, (0.025, 0.975))
     return float(low), float(high)

@@ -27,7 +27,7 @@ def plot_lines(
     series: Mapping[str, Sequence[Point]],
     *,
     width: int,
-    height: int,
+    height: int = 12,
     x_label: str,
     y_label: str,
     is_utf8: bool,

@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 import llmkit
+from llmkit.machine import installed_version
 
 PACKAGES = ("transformers", "tokenizers", "accelerate", "peft", "datasets", "numpy", "safetensors")
 
@@ -48,11 +48,3 @@ def describe_environment(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def installed_version(package: str) -> str | None:
-    """The version of an installed package, without importing it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.commands.checks.case import Case, Trainee, few, small
+from llmkit.commands.run_verify import is_prepared
 from llmkit.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -146,16 +147,10 @@ def open_pretrain(named: Named, source: Path, scratch: Path) -> Case:
     )
     case.trainee, case.answerer, case.packs = trainee, model, settings.data.document_mask
     case.texts = [row[:TEXT_TOKENS].tolist() for row in trainee.rows.batch(range(NUM_TEXTS))["input_ids"]]
-    case.folders = [Path(name) for name in (settings.data.source, *settings.data.mix) if name and is_prepared(name)]
+    sources = [Path(name) for name in (settings.data.source, *settings.data.mix) if name]
+    case.folders = list(filter(is_prepared, sources))  # a stream has no checksums
     case.hashes = {**hashes, "data": data.content_hash, "tokenizer": tokenizer_hash(data.tokenizer)}
     return case
-
-
-def is_prepared(name: str) -> bool:
-    """Whether this is a folder of prepared data, which has checksums; a stream has none."""
-    from llmkit.commands.run_verify import is_prepared as has_manifest
-
-    return has_manifest(Path(name))
 
 
 def open_finetune(named: Named, source: Path, scratch: Path) -> Case:
