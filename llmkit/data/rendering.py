@@ -19,12 +19,24 @@ from weakref import WeakKeyDictionary
 
 from tokenizers import AddedToken
 
-from llmkit.data.frame import CALL, CONTENT, NAME, PLAIN_THINKING, SCHEMA, THINKING, TOOLS, Frame, Leaf, Marks, Ways
 from llmkit.data.messages import ROLES, Message, ToolCall
 from llmkit.data.private_tokenizer import private_backend
 from llmkit.data.skeleton import Answer, Fixed, Rendering, Skeleton, lay_in
 from llmkit.data.slots import LEFT, RIGHT, Slot, Words, find_slots_between
 from llmkit.data.template import RenderError, Template
+from llmkit.data.template_input import (
+    CALL,
+    CONTENT,
+    NAME,
+    PLAIN_THINKING,
+    SCHEMA,
+    THINKING,
+    TOOLS,
+    Leaf,
+    Marks,
+    TemplateInput,
+    Ways,
+)
 from llmkit.errors import ModelError
 from llmkit.tokenizer import CHATML_TEMPLATE, END_OF_TURN, START_OF_TURN
 
@@ -112,15 +124,15 @@ class Renderer:
             RenderError: The template refuses the dialogue, cannot be taken apart, or would change a text.
         """
         check_roles(messages)
-        data = Frame(self.ways_of(messages, tools)).build(messages, tools)
+        data = TemplateInput(self.ways_of(messages, tools)).build(messages, tools)
         return self.lay_out(messages, tools, self.apply(data, wants_answer=wants_answer), wants_answer=wants_answer)
 
     def render_all(self, dialogues: Sequence[tuple[Sequence[Message], str]]) -> Iterator[Rendering | RenderError]:
         """`render` of many dialogues with their tools, in less time; errors are in their places."""
         for start in range(0, len(dialogues), DIALOGUES_AT_ONCE):
             part = dialogues[start : start + DIALOGUES_AT_ONCE]
-            frames = [Frame(self.ways_of(messages, tools)).build(messages, tools) for messages, tools in part]
-            for (messages, tools), real in zip(part, self.apply_all(frames), strict=True):
+            inputs = [TemplateInput(self.ways_of(messages, tools)).build(messages, tools) for messages, tools in part]
+            for (messages, tools), real in zip(part, self.apply_all(inputs), strict=True):
                 try:
                     check_roles(messages)
                     if isinstance(real, RenderError):
@@ -133,7 +145,7 @@ class Renderer:
         """The rendering of a dialogue, held against what the template itself makes of it (`real`)."""
         marks = Marks(lambda number: f"\0{number}")
         ways = self.ways_of(messages, tools)
-        key = (json.dumps(Frame(ways, marks).build(messages, tools)), wants_answer)
+        key = (json.dumps(TemplateInput(ways, marks).build(messages, tools)), wants_answer)
         if key not in self.skeletons:
             if len(self.skeletons) >= MOST_SKELETONS:
                 self.skeletons.clear()
@@ -192,16 +204,16 @@ class Renderer:
         ways = self.ways_of(messages, tools)
         words = Words()
         marks, wide_marks = Marks(words.word), Marks(lambda number: f"{LEFT}{words.word(number)}{RIGHT}")
-        frame = Frame(ways, marks)
-        data = frame.build(messages, tools)
+        given = TemplateInput(ways, marks)
+        data = given.build(messages, tools)
         texts, order = words.split(self.apply(data, wants_answer=wants_answer))
         check_order(order, marks.leaves, messages)
         thoughts = {number for number, leaf in enumerate(marks.leaves) if leaf.kind == THINKING}
-        notes = tuple(dict.fromkeys(n for n in frame.notes if n != PLAIN_THINKING or thoughts & {*order}))
+        notes = tuple(dict.fromkeys(n for n in given.notes if n != PLAIN_THINKING or thoughts & {*order}))
         notes += (HIDDEN_THINKING,) if thoughts - {*order} else ()
         # A template reads the clock under this name alone.
         notes += (TELLS_DAY.format(self.now),) if "strftime_now" in self.template_for(data).source else ()
-        wide = Frame(ways, wide_marks).build(messages, tools)
+        wide = TemplateInput(ways, wide_marks).build(messages, tools)
         wide_texts, wide_order = words.split(self.apply(wide, wants_answer=wants_answer))
         if wide_order != order:
             raise RenderError("the chat template shows messages or not depending on white space in them")
@@ -235,7 +247,7 @@ class Renderer:
     def last_text(self, messages: Sequence[Message], tools: str, *, wants_answer: bool) -> str:
         """What the template writes behind the last text of the data."""
         words = Words()
-        data = Frame(self.ways_of(messages, tools), Marks(words.word)).build(messages, tools)
+        data = TemplateInput(self.ways_of(messages, tools), Marks(words.word)).build(messages, tools)
         return words.split(self.apply(data, wants_answer=wants_answer))[0][-1]
 
     def learned_after(self, after: str, *, has_calls: bool = False) -> int:
@@ -325,7 +337,7 @@ class Renderer:
         words = Words()
         marks = Marks(words.word)
         try:
-            _, order = words.split(self.apply(Frame(ways, marks).build(messages, tools), wants_answer=False))
+            _, order = words.split(self.apply(TemplateInput(ways, marks).build(messages, tools), wants_answer=False))
         except RenderError:
             return False
         wanted = {number for number, leaf in enumerate(marks.leaves) if (leaf.owner, leaf.kind) == (owner, kind)}

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llmkit.data.frame import THINKING, Leaf
 from llmkit.data.messages import Message
 from llmkit.data.slots import Slot
+from llmkit.data.template_input import THINKING, Leaf
 
 
 class Fixed(NamedTuple):

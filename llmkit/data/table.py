@@ -131,7 +131,8 @@ def guess_target(table: Table) -> str:
         return best if counts[best] else next(iter(counts))
     numbers = {number for value in table.column(first) if (number := as_number(value)) is not None}
     is_numbered = numbers in ({*range(len(numbers))}, {*range(1, len(numbers) + 1)}) and is_complete(table, first)
-    if is_numbered and 2 <= len(numbers) <= MOST_CLASSES_AHEAD and not 2 <= count_classes(table.column(last)) <= 20:
+    few = range(2, MOST_CLASSES_AHEAD + 1)
+    if is_numbered and len(numbers) in few and count_classes(table.column(last)) not in few:
         return first
     return last
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmkit.data.dialogue import make_row
-from llmkit.data.frame import PLAIN_CALLS, PLAIN_RESULTS, PLAIN_THINKING, PLAIN_TOOLS
 from llmkit.data.messages import Message, ToolCall
 from llmkit.data.rendering import HIDDEN_THINKING, renderer_of
+from llmkit.data.template_input import PLAIN_CALLS, PLAIN_RESULTS, PLAIN_THINKING, PLAIN_TOOLS
 from llmkit.tokenizer import decode_ids
 
 WITH_TOOLS = ["qwen with tools", "llama with tools", "mistral with tools"]

@@ -89,7 +89,7 @@ def show_text(owner: int, kind: str, text: str) -> str:
     return text
 
 
-class Frame:
+class TemplateInput:
     """Builds what a template is given for a dialogue."""
 
     def __init__(self, ways: Ways, show: Show = show_text) -> None:
