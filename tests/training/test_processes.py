@@ -53,6 +53,8 @@ def work(what, output, fields):
         return 0
     rows = Rows()
     rows.what = what
+    if what == "count":
+        count_exchanges()
     options = RunOptions(extend=Path(output).exists())
 
     def loss(model, batch):
@@ -65,6 +67,24 @@ def work(what, output, fields):
         tell_error(error, wants_json=False)
         return error.exit_code
     return 0
+
+
+def count_exchanges():
+    # Say on stderr each time that gradients go over to the other processes.
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrap = DistributedDataParallel.__init__
+
+    def exchange(state, bucket):
+        print("gradients exchanged", file=sys.stderr)
+        return allreduce_hook(state, bucket)
+
+    def wrap_counting(self, *arguments, **options):
+        wrap(self, *arguments, **options)
+        self.register_comm_hook(None, exchange)
+
+    DistributedDataParallel.__init__ = wrap_counting
 
 
 def start(request):
@@ -186,6 +206,15 @@ def test_one_process_and_four_see_the_same_rows(ask, tmp_path):
     _, one, _ = classify(tmp_path / "one", **FIELDS)
     four = finish(ask, tmp_path / "four", processes=4, steps=6)
     assert four == pytest.approx(losses_of(one), abs=1e-5)
+
+
+def test_gradients_are_exchanged_once_a_step_however_many_micro_batches_there_are(ask, tmp_path):
+    # 8 rows on two processes, one at a time: four times forward and backward in each.
+    with Job(ask, tmp_path / "run", "count", steps=3, micro_batch_size=1) as job:
+        for rank in range(2):
+            code, stderr, _ = job.end(rank)
+            assert code == 0, stderr
+            assert stderr.count("gradients exchanged") == 3
 
 
 @pytest.mark.parametrize("first", [1, 2])
