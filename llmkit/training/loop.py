@@ -123,7 +123,9 @@ def find_length(
     # A length that was settled by a deadline holds for this run alone, not for one that branches off.
     settled = None if start.step == run.branch_step else start.values.get("num_steps")
     length = Length(config, plan_steps(config, num_rows), has_deadline, settled)
-    num_steps = settled if settled is not None and has_deadline else length.planned
+    num_steps = length.planned
+    if has_deadline:  # which, until it settles the length, makes it longer on the way
+        num_steps = settled or max(length.planned, start.step + 1)
     if start.step > num_steps:
         raise UsageError(
             f"this run has {start.step} steps behind it, and {num_steps} are asked for",

@@ -89,6 +89,10 @@ class Session:
                 say(f"stopping: {stop.name or 'the time limit is near, or another process was asked to'}")
                 return self.summary("stopped", done)
             self.look(done, bar)
+        if done < loop.num_steps:
+            again = "; a longer run must begin anew (--fresh)" if done == first else ""
+            waited = f"step {done:,}: the last {loop.config.patience} validations were no better than the best one"
+            say(f"{waited}, and the run ends here (train.patience){again}")
         return self.finish(done, bar)
 
     def make_step(self, step: int, stop: StopRequest, bar: Progress, feed: Feed[StepRows]) -> StepResult:

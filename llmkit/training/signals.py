@@ -9,7 +9,7 @@ from typing import Any
 
 
 class StopRequest:
-    """Within the block, a signal sets `name` instead of ending the program.
+    """Within the block, a signal sets `name` instead of ending the program; a block around this one learns of it too.
 
     >>> with StopRequest() as stop:
     ...     stop.name is None
@@ -21,6 +21,12 @@ class StopRequest:
     def __init__(self) -> None:
         self.name: str | None = None
         self.previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def outer(self) -> StopRequest | None:
+        """The block around this one: a ladder's around that of a run."""
+        owners = (getattr(handler, "__self__", None) for handler in self.previous.values())
+        return next((owner for owner in owners if isinstance(owner, StopRequest)), None)
 
     def __enter__(self) -> StopRequest:
         # Python lets only the main thread set handlers; a test or a notebook may run elsewhere.
@@ -38,4 +44,10 @@ class StopRequest:
         """Note the first signal; let a second Ctrl-C through."""
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self.note(signal.Signals(number).name)
+
+    def note(self, name: str) -> None:
+        """Ask for an end here and in the blocks around: this one may be over before it looks."""
+        self.name = name
+        if self.outer is not None:
+            self.outer.note(name)

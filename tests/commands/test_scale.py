@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 
 import pytest
 
+from llmkit.errors import StoppedError
 from llmkit.evaluation.scaling_law import Law
 
 CHINCHILLA = Law(1.7, (400.0, 410.0), (0.34, 0.28))
@@ -37,6 +40,24 @@ def test_a_ladder_whose_time_is_over_goes_on_with_the_same_command(ladder):
     assert "stopped with 0 of 4 models trained" in stopped.stderr
     parts = json.loads((output / "rungs" / "22k-0.2x" / "environment.json").read_text())["parts"]
     assert [part["step"] for part in parts] == [0, 1]
+
+
+def test_a_signal_in_the_last_step_of_a_model_ends_the_ladder(tmp_path, monkeypatch):
+    from llmkit.commands import ladder
+    from llmkit.training.signals import StopRequest
+
+    base = ladder.Base("pretrain", None, "data", (), tmp_path)
+    rungs = [ladder.Rung(name, {}) for name in ("one", "two")]
+
+    def train(rung, base, *, time_limit):
+        with StopRequest():  # as a run has it, which has nothing left to stop
+            os.kill(os.getpid(), signal.SIGINT)
+        rung.folder(base).mkdir(parents=True)
+        (rung.folder(base) / "summary.json").write_text("{}")
+
+    monkeypatch.setattr(ladder, "train", train)
+    with pytest.raises(StoppedError, match="stopped with 1 of 2 models trained"):
+        ladder.climb(rungs, base, time_limit=None)
 
 
 def test_each_model_is_a_run_and_the_law_is_fitted_to_them(ladder):

@@ -114,11 +114,14 @@ def by_step(folder):
     return validate
 
 
-def test_a_run_that_stopped_early_and_is_made_longer_has_still_waited(tmp_path):
+def test_a_run_that_stopped_early_and_is_made_longer_has_still_waited_and_says_so(tmp_path, capsys):
     call = {"validate": by_step(tmp_path / "run")}
     classify(tmp_path / "run", calls=call, **FIELDS)
+    ended = "step 10: the last 2 validations were no better than the best one, and the run ends here (train.patience)"
+    assert f"{ended}\n" in capsys.readouterr().err
     longer, _, _ = classify(tmp_path / "run", calls=call, options=EXTEND, **{**FIELDS, "steps": 40})
     assert (longer.step, longer.best_step) == (10, 6)
+    assert f"{ended}; a longer run must begin anew (--fresh)\n" in capsys.readouterr().err
 
 
 def test_the_average_of_the_best_step_is_the_result(tmp_path):

@@ -20,6 +20,16 @@ def test_a_signal_asks_for_an_end_and_the_old_handler_comes_back(number):
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_in_an_inner_block_is_the_outer_ones_too():
+    with StopRequest() as ladder:
+        with StopRequest() as run:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert (run.name, ladder.name) == ("SIGINT", "SIGINT")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_second_ctrl_c_ends_the_program_at_once():
     with StopRequest():
         os.kill(os.getpid(), signal.SIGTERM)
