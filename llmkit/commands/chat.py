@@ -54,7 +54,7 @@ Show = Callable[[str], None]
 
 
 @dataclass
-class Dialogue:
+class Conversation:
     """What was said, and what it takes to go on."""
 
     source: str
@@ -109,7 +109,7 @@ def chat(
     )
     from llmkit.generation.decode import Memory
 
-    dialogue = Dialogue(model, speaker, Memory(), system, is_live=prompt is None and sys.stdin.isatty())
+    dialogue = Conversation(model, speaker, Memory(), system, is_live=prompt is None and sys.stdin.isatty())
     # With --json stdout waits for the document; a person at a terminal reads the answers on stderr.
     show = no_show if as_json and not sys.stderr.isatty() else show_on_stderr if as_json else show_on_stdout
     if prompt is not None:
@@ -136,7 +136,7 @@ def no_show(text: str) -> None:
     """Nobody reads along."""
 
 
-def talk(dialogue: Dialogue, show: Show) -> None:
+def talk(dialogue: Conversation, show: Show) -> None:
     """Take lines from the terminal until the user leaves. Errors are said, and the dialogue goes on."""
     model = dialogue.speaker.model
     say(f"{dialogue.source}: {type(model).__name__}, {str(model.dtype).removeprefix('torch.')} on {model.device}.")
@@ -190,7 +190,7 @@ def line_history() -> Iterator[None]:
             readline.write_history_file(path)
 
 
-def answer_lines(dialogue: Dialogue, show: Show) -> None:
+def answer_lines(dialogue: Conversation, show: Show) -> None:
     """Each line of a stdin that is no terminal as one turn of the user; the questions are told on stderr."""
     for number, data in enumerate(sys.stdin.buffer, start=1):
         line = decode_utf8(data, where=f"stdin:{number}").rstrip("\r\n")
@@ -200,7 +200,7 @@ def answer_lines(dialogue: Dialogue, show: Show) -> None:
             return
 
 
-def take_line(dialogue: Dialogue, line: str, show: Show, *, is_strict: bool = False) -> bool:
+def take_line(dialogue: Conversation, line: str, show: Show, *, is_strict: bool = False) -> bool:
     """Do what a line says: a command or a message. False when the dialogue is over.
 
     Args:
@@ -221,7 +221,7 @@ def take_line(dialogue: Dialogue, line: str, show: Show, *, is_strict: bool = Fa
     return True
 
 
-def reset(dialogue: Dialogue, _: str = "") -> None:
+def reset(dialogue: Conversation, _: str = "") -> None:
     """Forget what was said."""
     dialogue.messages.clear()
     dialogue.completions.clear()
@@ -229,13 +229,13 @@ def reset(dialogue: Dialogue, _: str = "") -> None:
     say("(a new dialogue)")
 
 
-def set_system(dialogue: Dialogue, text: str) -> None:
+def set_system(dialogue: Conversation, text: str) -> None:
     """Begin anew with another system message, or with none."""
     dialogue.system = text or None
     reset(dialogue)
 
 
-def save(dialogue: Dialogue, name: str) -> None:
+def save(dialogue: Conversation, name: str) -> None:
     """Write the dialogue as one line of JSON that finetune reads."""
     from llmkit.files import write_file
 
@@ -248,12 +248,12 @@ def save(dialogue: Dialogue, name: str) -> None:
     say(f"(written to {path})")
 
 
-def show_help(_: Dialogue, __: str) -> None:
+def show_help(_: Conversation, __: str) -> None:
     """What can be typed."""
     say(HELP)
 
 
-COMMANDS: dict[str, Callable[[Dialogue, str], None]] = {
+COMMANDS: dict[str, Callable[[Conversation, str], None]] = {
     "/reset": reset,
     "/system": set_system,
     "/save": save,
@@ -261,7 +261,7 @@ COMMANDS: dict[str, Callable[[Dialogue, str], None]] = {
 }
 
 
-def answer(dialogue: Dialogue, text: str, show: Show) -> None:
+def answer(dialogue: Conversation, text: str, show: Show) -> None:
     """One turn: the user's text, and the model's answer as it comes. Ctrl-C ends the answer; what was said stays.
 
     Raises:
@@ -291,7 +291,7 @@ def answer(dialogue: Dialogue, text: str, show: Show) -> None:
         say(paint(f"({end_note(completion.finish_reason, dialogue.speaker)})", "dim"))
 
 
-def fit_context(dialogue: Dialogue, question: Message) -> list[int]:
+def fit_context(dialogue: Conversation, question: Message) -> list[int]:
     """The ids of the dialogue with `question` at its end. Grown too long, it loses its oldest turns, and says so."""
     from llmkit.data.dialogue import Message, render_prompt
     from llmkit.generation.decode import longest_sequence
@@ -316,13 +316,13 @@ def fit_context(dialogue: Dialogue, question: Message) -> list[int]:
     return ids
 
 
-def plain_messages(dialogue: Dialogue) -> list[dict[str, str]]:
+def plain_messages(dialogue: Conversation) -> list[dict[str, str]]:
     """All that was said, the system message first, as other programs read it."""
     first = [{"role": "system", "content": dialogue.system}] if dialogue.system is not None else []
     return [*first, *({"role": m.role, "content": m.content} for m in dialogue.messages)]
 
 
-def to_json(dialogue: Dialogue) -> dict[str, Any]:
+def to_json(dialogue: Conversation) -> dict[str, Any]:
     """The dialogue as a document: its messages, and how each answer ended."""
     answers = [{"finish_reason": c.finish_reason, "num_tokens": c.num_tokens} for c in dialogue.completions]
     return {"model": dialogue.source, "messages": plain_messages(dialogue), "answers": answers}

@@ -17,7 +17,7 @@ from llmkit.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from llmkit.generation.decode import Memory
-    from llmkit.generation.generate import TextStream
+    from llmkit.generation.generate import CompletionStream
     from llmkit.generation.sampling import SamplingConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -314,7 +314,7 @@ def show_all(speaker: Speaker, prompts: list[str], encode: Encode) -> None:
             say(paint(f"({end_note(answer.completion.finish_reason, speaker)})", "dim"))
 
 
-def speak(speaker: Speaker, ids: list[int], *, row: int = 0, memory: Memory | None = None) -> TextStream:
+def speak(speaker: Speaker, ids: list[int], *, row: int = 0, memory: Memory | None = None) -> CompletionStream:
     """The stream of what the model says after `ids`."""
     from llmkit.generation.generate import stream
 

@@ -90,7 +90,9 @@ def pretrain(
     if output is None and not dry_run:
         raise UsageError("a run needs a folder", where="--output", fix="add --output DIR")
     flags = {"model.source": ("--model", model), "data.source": ("--data", data)}
-    accelerator, material = gather(Said(recipe, overrides or [], flags, output, options), minutes=minutes, begin=begin)
+    accelerator, material = gather(
+        Arguments(recipe, overrides or [], flags, output, options), minutes=minutes, begin=begin
+    )
     show_plan(material.plan, material.settings.train)
     if dry_run or output is None:
         if as_json:
@@ -99,7 +101,7 @@ def pretrain(
     run_pretraining(material, output, accelerator, options=options, as_json=as_json)
 
 
-class Said(NamedTuple):
+class Arguments(NamedTuple):
     """What the command line says."""
 
     recipe: str | None
@@ -109,7 +111,7 @@ class Said(NamedTuple):
     options: RunOptions
 
 
-def gather(said: Said, *, minutes: float | None, begin: float) -> tuple[Accelerator, Material]:
+def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Accelerator, Material]:
     """Read the recipe, open the data, build or load the model, and plan the run.
 
     A run that --minutes began keeps what was picked for it: its saved recipe is taken.

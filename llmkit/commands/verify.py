@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from llmkit.commands.checks.answering import check_batch_size, check_cache, check_tree
-from llmkit.commands.checks.case import Case, Outcome
+from llmkit.commands.checks.case import Case, CheckOutcome
 from llmkit.commands.checks.dialogues import check_same_ids, check_supervision
 from llmkit.commands.checks.opening import Named, open_case
 from llmkit.commands.checks.saving import check_adapter_start, check_files, check_merged, check_saved
@@ -40,7 +40,7 @@ class Check(NamedTuple):
     """One thing that must hold."""
 
     name: str
-    work: Callable[[Case], Outcome]
+    work: Callable[[Case], CheckOutcome]
 
 
 CHECKS = (
@@ -112,7 +112,7 @@ def verify(
         raise CheckError(f"failed: {', '.join(failed)}", where=subject, fix=fix)
 
 
-def run_checks(case: Case) -> list[tuple[Check, Outcome]]:
+def run_checks(case: Case) -> list[tuple[Check, CheckOutcome]]:
     """All checks, one after the other; one that breaks down has failed."""
     outcomes = []
     with Progress("verifying", total=len(CHECKS), unit="checks") as progress:
@@ -122,14 +122,14 @@ def run_checks(case: Case) -> list[tuple[Check, Outcome]]:
     return outcomes
 
 
-def run_check(check: Check, case: Case) -> Outcome:
+def run_check(check: Check, case: Case) -> CheckOutcome:
     """What a check finds; an exception is a finding too."""
     try:
         with quiet():
             return check.work(case)
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
-        return Outcome("fail", note=f"{type(error).__name__}: {reason[0]}")
+        return CheckOutcome("fail", note=f"{type(error).__name__}: {reason[0]}")
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def show(case: Case, outcomes: list[tuple[Check, Outcome]]) -> None:
+def show(case: Case, outcomes: list[tuple[Check, CheckOutcome]]) -> None:
     """The table: each check with its number and its tolerance."""
     rows = [
         [check.name, outcome.state, number(outcome.value), number(outcome.tolerance), outcome.note]
@@ -155,7 +155,7 @@ def number(value: float | None) -> str | None:
     return None if value is None else f"{value:.2g}"
 
 
-def certificate_of(case: Case, outcomes: list[tuple[Check, Outcome]], seconds: float) -> dict[str, Any]:
+def certificate_of(case: Case, outcomes: list[tuple[Check, CheckOutcome]], seconds: float) -> dict[str, Any]:
     """What was verified, by hashes; with what; when; and what was found."""
     from llmkit.training.environment import describe_environment, fingerprint_of
 

@@ -25,7 +25,7 @@ from llmkit.data.document import Document
 from llmkit.data.documents import is_python_docs, read_input
 from llmkit.data.prepared import FORMAT
 from llmkit.data.quality import Quality
-from llmkit.data.selection import NO_TEXT, Account, Dedupe, Selection, add_up, describe_dropped
+from llmkit.data.selection import NO_TEXT, Dedupe, DocumentAccount, Selection, add_up, describe_dropped
 from llmkit.encoding import TextEncoder
 from llmkit.errors import DataError
 from llmkit.files import check_output_free, new_folder, sha256_of
@@ -66,7 +66,7 @@ class SourceCount:
     """What one input has given: its documents, their bytes, a hash over their hashes; and what was left out."""
 
     name: str
-    account: Account = field(default_factory=Account)
+    account: DocumentAccount = field(default_factory=DocumentAccount)
     num_documents: int = 0
     num_bytes: int = 0
     digest: Any = field(default_factory=hashlib.sha256)

@@ -154,7 +154,7 @@ def read_json(lines: Iterator[tuple[int, str]], name: str) -> Iterator[Record]:
             yield Record(f"{name}:1", value)
             return
         del value  # the rows are decoded again, one by one, each with its line
-        begin = place_of(key, text, decoder)
+        begin = start_of_array(key, text, decoder)
     position, line, counted = skip_space(text, begin), 1, 0
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
@@ -169,7 +169,7 @@ def read_json(lines: Iterator[tuple[int, str]], name: str) -> Iterator[Record]:
             raise json_error(json.JSONDecodeError("Expecting ',' or ']'", text, position), name)
 
 
-def place_of(key: str, text: str, decoder: json.JSONDecoder) -> int:
+def start_of_array(key: str, text: str, decoder: json.JSONDecoder) -> int:
     """Where the array under a key of the one object begins, behind its bracket; the text is known to be sound.
 
     What stands before it is decoded: a key of the same name may lie deeper, or in a text.

@@ -31,7 +31,7 @@ class Dropped:
 
 
 @dataclass
-class Account:
+class DocumentAccount:
     """What was left out of one input, by reason."""
 
     dropped: dict[str, Dropped] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Selection:
         self.exact = None if dedupe == "none" else ExactDuplicates()
         self.near = NearDuplicates() if dedupe == "near" else None
 
-    def of(self, documents: Iterator[Document], account: Account) -> Iterator[Document]:
+    def of(self, documents: Iterator[Document], account: DocumentAccount) -> Iterator[Document]:
         """The documents that stay, in their order; the others are counted."""
         for part in in_parts(documents):
             kept = [document for document in part if self.is_long_enough(document, account)]
@@ -74,7 +74,7 @@ class Selection:
                 kept = [document for document, is_known in zip(kept, flags, strict=True) if not is_known]
             yield from kept
 
-    def is_long_enough(self, document: Document, account: Account) -> bool:
+    def is_long_enough(self, document: Document, account: DocumentAccount) -> bool:
         """Whether there is text, and enough of it; what is dropped is counted."""
         length = len(document.text.strip())
         if length >= max(self.min_length, 1):

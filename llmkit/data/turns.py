@@ -77,7 +77,7 @@ class Reading:
         return (SPEAKERS.get(lowered) if is_speaker else None) or KNOWN_ROLES.get(lowered)
 
 
-class Said(NamedTuple):
+class Content(NamedTuple):
     """What the content of a message holds."""
 
     text: str
@@ -143,14 +143,14 @@ def split_thought(message: Message, reading: Reading) -> Message:
     return message._replace(content=message.content[found.end() :], thinking=thinking if thinking.strip() else "")
 
 
-def read_content(content: Any, number: int, *, role: str, may_be_empty: bool) -> Said:
+def read_content(content: Any, number: int, *, role: str, may_be_empty: bool) -> Content:
     """A message's text; a list of typed parts gives its texts joined, its thinking and its calls."""
     if isinstance(content, str):
-        return Said(content, "", ())
+        return Content(content, "", ())
     if content is None and may_be_empty:
-        return Said("", "", ())
+        return Content("", "", ())
     if role == "tool" and content is not None and not is_parts(content):
-        return Said(json.dumps(content, ensure_ascii=False), "", ())
+        return Content(json.dumps(content, ensure_ascii=False), "", ())
     if not isinstance(content, list):
         raise RowError(
             f"message {number} has no text" if content is None else f"the content of message {number} is no text"
@@ -166,7 +166,7 @@ def read_content(content: Any, number: int, *, role: str, may_be_empty: bool) ->
             texts["thinking" if kind in THINKING_PARTS else "text"].append(value)
         else:
             raise RowError(f"message {number} has a part of type {kind!r}; only text can be used")
-    return Said("".join(texts["text"]), "\n".join(texts["thinking"]), calls)
+    return Content("".join(texts["text"]), "\n".join(texts["thinking"]), calls)
 
 
 PARTS = TEXT_PARTS | THINKING_PARTS | CALL_PARTS

@@ -99,7 +99,7 @@ def follow(row: DecodingRow, text: RowText) -> str:
     return piece
 
 
-class TextStream:
+class CompletionStream:
     """The text of one completion, piece by piece as it is made; `completion` tells the whole, at any time."""
 
     def __init__(self, row: DecodingRow, text: RowText, rows: Generator[DecodingRow]) -> None:
@@ -144,7 +144,7 @@ def stream(
     seed: int = 0,
     row: int = 0,
     memory: Memory | None = None,
-) -> TextStream:
+) -> CompletionStream:
     """Continue one prompt and hand out its text as it comes; no piece ever holds a part of a character.
 
     The arguments are those of generate_ids; `row` is its first_row, and `memory` keeps the cache for the next stream.
@@ -160,4 +160,6 @@ def stream(
     """
     decoding = new_row(model, prompt, max_new_tokens=max_new_tokens, seed=seed, row=row)
     text = RowText(tokenizer, decoding.prompt, stop_strings=stop_strings)
-    return TextStream(decoding, text, decode(model, [decoding], sampling=sampling, stop_ids=stop_ids, memory=memory))
+    return CompletionStream(
+        decoding, text, decode(model, [decoding], sampling=sampling, stop_ids=stop_ids, memory=memory)
+    )

@@ -26,7 +26,7 @@ def run(run_cli, tiny_model_folder):
 @pytest.fixture
 def dialogue(tiny_model_folder):
     """A dialogue that begins, with a person at the terminal."""
-    from llmkit.commands.chat import Dialogue
+    from llmkit.commands.chat import Conversation
     from llmkit.commands.generate import load_speaker
     from llmkit.generation.decode import Memory
 
@@ -39,7 +39,7 @@ def dialogue(tiny_model_folder):
         seed=0,
         is_chat=True,
     )
-    return Dialogue("tiny", speaker, Memory(), is_live=True)
+    return Conversation("tiny", speaker, Memory(), is_live=True)
 
 
 def test_each_line_is_a_turn_and_the_document_holds_all_of_them(run):

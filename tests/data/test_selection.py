@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from llmkit.data.document import Document
-from llmkit.data.selection import EXACT, NEAR, NO_TEXT, TOO_SHORT, Account, Selection, add_up, describe_dropped
+from llmkit.data.selection import EXACT, NEAR, NO_TEXT, TOO_SHORT, DocumentAccount, Selection, add_up, describe_dropped
 
 LONG = "the model learns to guess the next token from the text that came before it"
 
 
 def select(texts, **settings):
-    account = Account()
+    account = DocumentAccount()
     documents = (Document(text, f"a:{number}") for number, text in enumerate(texts, 1))
     kept = [document.text for document in Selection(**settings).of(documents, account)]
     return kept, {reason: about["documents"] for reason, about in account.to_json().items()}
@@ -46,7 +46,7 @@ def test_what_stays_does_not_depend_on_how_much_is_looked_at_together(monkeypatc
 
 
 def test_the_account_tells_bytes_and_the_first_place():
-    account = Account()
+    account = DocumentAccount()
     documents = [Document(text, f"a:{i}") for i, text in enumerate(["long enough", "né", "x"])]
     assert len(list(Selection(min_length=5).of(iter(documents), account))) == 1
     assert account.to_json() == {TOO_SHORT: {"first": "a:1", "documents": 2, "bytes": 4}}

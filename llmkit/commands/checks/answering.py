@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.checks.case import Case, Outcome, at_most, device_of, not_applicable, worst
+from llmkit.commands.checks.case import Case, CheckOutcome, at_most, device_of, not_applicable, worst
 
 if TYPE_CHECKING:
     from llmkit.evaluation.tree import Request
@@ -16,7 +16,7 @@ SCORE_TOLERANCE = 2e-3
 NO_ANSWERS = "only language models answer"
 
 
-def check_cache(case: Case) -> Outcome:
+def check_cache(case: Case) -> CheckOutcome:
     """Generation with the cache gives the ids that it gives without."""
     if case.answerer is None:
         return not_applicable(NO_ANSWERS)
@@ -40,7 +40,7 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], *, use_cache: bool) -
     return [row.ids for row in rows]
 
 
-def check_batch_size(case: Case) -> Outcome:
+def check_batch_size(case: Case) -> CheckOutcome:
     """Scores do not depend on what shares a batch with them."""
     if case.answerer is None:
         return not_applicable(NO_ANSWERS)
@@ -52,7 +52,7 @@ def check_batch_size(case: Case) -> Outcome:
     return at_most(off, SCORE_TOLERANCE, f"{len(requests)} continuations, one by one and together")
 
 
-def check_tree(case: Case) -> Outcome:
+def check_tree(case: Case) -> CheckOutcome:
     """Scores of continuations that share their beginning are those that each has alone."""
     if case.answerer is None:
         return not_applicable(NO_ANSWERS)

@@ -26,7 +26,7 @@ NOISE = 0.02
 """What is added to trained weights, as a share of their size, so that they are no more what they were at the start."""
 
 
-class Outcome(NamedTuple):
+class CheckOutcome(NamedTuple):
     """What a check found: a number, and how large it may be."""
 
     state: State
@@ -35,9 +35,9 @@ class Outcome(NamedTuple):
     note: str = ""
 
 
-def at_most(value: float, tolerance: float, note: str = "") -> Outcome:
+def at_most(value: float, tolerance: float, note: str = "") -> CheckOutcome:
     """Passes where a number is no larger than it may be; a number that is none fails."""
-    return Outcome("pass" if value <= tolerance else "fail", value, tolerance, note)
+    return CheckOutcome("pass" if value <= tolerance else "fail", value, tolerance, note)
 
 
 def worst(values: Iterable[float]) -> float:
@@ -45,9 +45,9 @@ def worst(values: Iterable[float]) -> float:
     return max(values, key=lambda value: math.inf if math.isnan(value) else value)
 
 
-def not_applicable(note: str) -> Outcome:
+def not_applicable(note: str) -> CheckOutcome:
     """There is nothing to check."""
-    return Outcome("not applicable", note=note)
+    return CheckOutcome("not applicable", note=note)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.checks.case import Case, Outcome, at_most, not_applicable
+from llmkit.commands.checks.case import Case, CheckOutcome, at_most, not_applicable
 
 if TYPE_CHECKING:
     from llmkit.data.dialogue import Row
@@ -17,7 +17,7 @@ MOST_DIALOGUES = 300
 NO_DIALOGUES = "there are no dialogues"
 
 
-def check_supervision(case: Case) -> Outcome:
+def check_supervision(case: Case) -> CheckOutcome:
     """Every row learns the end of each of its answers, and no token of a prompt."""
     if not case.dialogues:
         return not_applicable(NO_DIALOGUES)
@@ -103,7 +103,7 @@ def prompt_ids(dialogue: Dialogue, tokenizer: Any) -> list[int]:
         return []
 
 
-def check_same_ids(case: Case) -> Outcome:
+def check_same_ids(case: Case) -> CheckOutcome:
     """A chat begins with the ids that the model was trained on."""
     if not case.dialogues:
         return not_applicable(NO_DIALOGUES)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.checks.case import Case, Outcome, Trainee, apart, at_most, device_of, not_applicable, worst
+from llmkit.commands.checks.case import Case, CheckOutcome, Trainee, apart, at_most, device_of, not_applicable, worst
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ MERGED_TOLERANCE = 1e-3
 """A merged weight is one sum where an adapter's are two."""
 
 
-def check_files(case: Case) -> Outcome:
+def check_files(case: Case) -> CheckOutcome:
     """Checkpoints, results and prepared data match their checksums, byte for byte."""
     from llmkit.commands.run_verify import check_path
     from llmkit.errors import LlmkitError
@@ -31,7 +31,7 @@ def check_files(case: Case) -> Outcome:
         try:
             checks += list(check_path(folder))
         except LlmkitError as error:
-            return Outcome("fail", note=str(error))
+            return CheckOutcome("fail", note=str(error))
     damaged = [check for check in checks if check.state == "damaged"]
     note = f"{len(checks)} folders, {sum(check.bytes for check in checks) / 1e6:.1f} MB"
     if damaged:
@@ -39,7 +39,7 @@ def check_files(case: Case) -> Outcome:
     return at_most(float(len(damaged)), 0.0, note)
 
 
-def check_saved(case: Case) -> Outcome:
+def check_saved(case: Case) -> CheckOutcome:
     """A model that was saved and loaded again gives the same logits."""
     if case.trainee is not None:
         return saved_trainee(case, case.trainee)
@@ -50,7 +50,7 @@ def check_saved(case: Case) -> Outcome:
     return at_most(apart(logits(case.answerer, case.texts), logits(again, case.texts)), SAVED_TOLERANCE, "logits")
 
 
-def saved_trainee(case: Case, trainee: Trainee) -> Outcome:
+def saved_trainee(case: Case, trainee: Trainee) -> CheckOutcome:
     """Moved off its start, saved, put back, loaded: by the run that goes on, and by whoever opens the folder."""
     trainee.reset()
     trainee.disturb()
@@ -98,7 +98,7 @@ def logits(model: Any, texts: list[list[int]]) -> Tensor:
         return torch.cat([model(input_ids=row).logits.float().flatten() for row in rows]).cpu()
 
 
-def check_adapter_start(case: Case) -> Outcome:
+def check_adapter_start(case: Case) -> CheckOutcome:
     """A new adapter changes nothing."""
     trainee = case.trainee
     if trainee is None or not trainee.has_adapter:
@@ -114,7 +114,7 @@ def check_adapter_start(case: Case) -> Outcome:
     return at_most(apart(without, with_adapter), ADAPTER_TOLERANCE, "logits with it and without it")
 
 
-def check_merged(case: Case) -> Outcome:
+def check_merged(case: Case) -> CheckOutcome:
     """An adapter that was worked into its model gives the logits that it gives attached."""
     from llmkit.models.lora import merge_lora
 

@@ -10,7 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.checks.case import Case, Outcome, Trainee, apart, at_most, device_of, not_applicable, small, worst
+from llmkit.commands.checks.case import (
+    Case,
+    CheckOutcome,
+    Trainee,
+    apart,
+    at_most,
+    device_of,
+    not_applicable,
+    small,
+    worst,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +44,7 @@ class UnpluggedError(Exception):
     """Stands for the plug being pulled."""
 
 
-def check_split(case: Case) -> Outcome:
+def check_split(case: Case) -> CheckOutcome:
     """The loss and the gradient of a batch do not depend on how it is split."""
     if case.trainee is None:
         return not_applicable(NO_RECIPE)
@@ -79,7 +89,7 @@ def distance(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
     return math.sqrt(apart / size) if size else math.sqrt(apart)
 
 
-def check_packing(case: Case) -> Outcome:
+def check_packing(case: Case) -> CheckOutcome:
     """Documents that lie in one row have the loss that each has alone."""
     import torch
 
@@ -105,7 +115,7 @@ def check_packing(case: Case) -> Outcome:
     return at_most(off, PACK_TOLERANCE, f"{len(parts)} documents, {row['targets'].shape[1]} tokens: loss and logits")
 
 
-def check_resume(case: Case) -> Outcome:
+def check_resume(case: Case) -> CheckOutcome:
     """A run that was killed and continued ends with the weights of one that was not."""
     import torch
 
@@ -120,10 +130,10 @@ def check_resume(case: Case) -> Outcome:
         except UnpluggedError:
             resumed = run(case, trainee, folder / "killed", trainee.loss_sum)
         else:
-            return Outcome("fail", note="no checkpoint was written before the end")
+            return CheckOutcome("fail", note="no checkpoint was written before the end")
         *_, last = json.loads((folder / "killed" / "environment.json").read_text(encoding="utf-8"))["parts"]
     if last["step"] != 2:
-        return Outcome("fail", note=f"the run that was killed after step 2 went on from step {last['step']}")
+        return CheckOutcome("fail", note=f"the run that was killed after step 2 went on from step {last['step']}")
     changed = [key for key in whole if not torch.equal(whole[key], resumed[key])]
     off = worst([0.0, *(float((whole[key].double() - resumed[key].double()).abs().max()) for key in changed)])
     return at_most(off, 0.0, "4 steps, and 2 + 2: the largest difference of a weight")
@@ -167,7 +177,7 @@ def run(case: Case, trainee: Trainee, folder: Path, loss_sum: LossSum) -> dict[s
     return weights
 
 
-def check_gradients(case: Case) -> Outcome:
+def check_gradients(case: Case) -> CheckOutcome:
     """Every trained parameter receives a gradient, and all of them are finite."""
     import torch
 
@@ -184,7 +194,7 @@ def check_gradients(case: Case) -> Outcome:
     return at_most(float(len(without) + len(bad)), 0.0, note)
 
 
-def check_first_loss(case: Case) -> Outcome:
+def check_first_loss(case: Case) -> CheckOutcome:
     """A model with random weights guesses blindly: its loss is near the logarithm of the choices."""
     trainee = case.trainee
     if trainee is None or not trainee.is_fresh:
@@ -216,7 +226,7 @@ def num_choices(trainee: Trainee) -> int | None:
     return int(list(trainee.trained().values())[-1].shape[0])
 
 
-def check_heart(case: Case) -> Outcome:
+def check_heart(case: Case) -> CheckOutcome:
     """A few rows can be learnt by heart."""
     from llmkit.training.step import Signs
 
