@@ -105,6 +105,7 @@ def baseline(
         return
     from llmkit.recipe.load import load_recipe, saved_recipe
     from llmkit.recipe.schema import BaselineRecipe
+    from llmkit.recipe.unused import tell_unused_training
     from llmkit.training.job import start_job
     from llmkit.training.run import run_options
 
@@ -120,6 +121,7 @@ def baseline(
         raise UsageError("there is nothing to train on", where="--data", fix="add --data digits, say, or --data FILE")
     if output is None and not dry_run:
         raise UsageError("a run needs a folder", where="--output", fix="add --output DIR")
+    tell_unused_training(settings.train)
     accelerator = start_job(settings.train)
     use_one_thread()
     experiment = prepare(settings)

@@ -120,6 +120,7 @@ def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Acc
     from llmkit.models.size import section_for_size
     from llmkit.recipe.load import load_recipe, saved_recipe
     from llmkit.recipe.schema import PretrainRecipe
+    from llmkit.recipe.unused import tell_unused_training
     from llmkit.training.job import start_job
 
     earlier = earlier_minutes(said.output, minutes, said.options)
@@ -133,6 +134,7 @@ def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Acc
         picks = pick_for_minutes(settings, data, accelerator, seconds=60 * minutes - (time.monotonic() - begin))
         say(f"--minutes {minutes:g}: {picks.reason}")
         settings = load_recipe(PretrainRecipe, source, said.overrides, {**picks.length, **said.flags}, picks.values)
+    tell_unused_training(settings.train)
     sized = section_for_size(settings.model, vocab_size=len(data.tokenizer), seq_len=settings.train.seq_len)
     settings = settings.model_copy(update={"model": sized})
     model = load_model(settings, data) if settings.model.source else build_model(settings, data)

@@ -132,6 +132,9 @@ def check_methods(settings: FinetuneRecipe) -> None:
 
 def tell_unused(settings: FinetuneRecipe) -> None:
     """Warn of parts of a recipe that were changed and count for nothing."""
+    from llmkit.recipe.unused import tell_unused_training
+
+    tell_unused_training(settings.train)
     usual = type(settings)()
     unused = {
         "lora": settings.method not in ("lora", "qlora"),
