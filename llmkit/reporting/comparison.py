@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llmkit import __version__
 from llmkit.reporting.comparison_plots import cost_chart, curve_chart, reliability_charts
+from llmkit.reporting.templates import page_templates
 
 MOST_CLASSES = 12
 """Confusion matrices of more classes are left to comparison.json."""
@@ -17,30 +15,27 @@ MOST_CLASSES = 12
 
 def render_comparison(document: Mapping[str, Any]) -> str:
     """The whole page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     lines = [line for line in document["methods"] if line["reason"] is None]
     lines.sort(key=lambda line: -line["metric"]["value"])
     titles = {line["method"]: line["title"] for line in document["methods"]}
     metric, curve = document["metric"].replace("_", "-"), document["curve"]
-    return environment.get_template("comparison.html").render(
-        document=document,
-        metric=metric,
-        lines=lines,
-        left_out=[line for line in document["methods"] if line["reason"] is not None],
-        titles=titles,
-        curve=curve_chart(curve, titles, metric) if curve else None,
-        costs=cost_chart(lines, document["cascade"], metric),
-        reliability=reliability_charts(lines),
-        matrices=[(line["title"], shaded(line["confusion_matrix"])) for line in lines]
-        if has_matrices(document)
-        else [],
-        version=__version__,
+    return (
+        page_templates()
+        .get_template("comparison.html")
+        .render(
+            document=document,
+            metric=metric,
+            lines=lines,
+            left_out=[line for line in document["methods"] if line["reason"] is not None],
+            titles=titles,
+            curve=curve_chart(curve, titles, metric) if curve else None,
+            costs=cost_chart(lines, document["cascade"], metric),
+            reliability=reliability_charts(lines),
+            matrices=[(line["title"], shaded(line["confusion_matrix"])) for line in lines]
+            if has_matrices(document)
+            else [],
+            version=__version__,
+        )
     )
 
 

@@ -11,15 +11,16 @@ from markupsafe import Markup
 
 from llmkit.reporting.curves import color_of
 from llmkit.reporting.plots import (
-    BOTTOM,
-    LEFT,
-    RIGHT,
-    TOP,
     Chart,
     Frame,
     Point,
     Series,
+    grid_columns,
+    grid_rows,
+    labels,
     line_chart,
+    mark,
+    path,
     picture,
     short,
     ticks,
@@ -56,7 +57,7 @@ def curve_chart(curve: Mapping[str, Any], titles: Mapping[str, str], metric: str
             parts.append(f'<polyline class="rest c{color}" points="{rest}"/>')
         for x, p in zip(xs, found, strict=True):
             told = f"{titles[name]} with {p['examples']:,}: {p['value']:.3f}"
-            parts.append(mark(frame, (x, p["value"]), color, told))
+            parts.append(mark(frame, (x, p["value"]), f"c{color}", told))
     key = tuple((titles[name], color_of(number)) for number, name in enumerate(curve["curves"]))
     return Chart("", Markup(picture(parts, SIZE, f"{metric} by labelled examples")), key=key)
 
@@ -81,7 +82,7 @@ def cost_chart(lines: Sequence[Mapping[str, Any]], cascade: Mapping[str, Any] | 
         parts.append(f'<polyline class="faint c3" points="{path(frontier, frame)}"/>')
     names: list[Point] = []
     for line, dot in zip(found, dots, strict=True):
-        parts.append(mark(frame, dot, 1, f"{line['title']}: {line['metric']['value']:.3f}"))
+        parts.append(mark(frame, dot, "c1", f"{line['title']}: {line['metric']['value']:.3f}"))
         x, y = frame.place(dot)
         while any(abs(x - a) < 140 and abs(y - b) < NEAR for a, b in names):
             y += NEAR
@@ -103,33 +104,10 @@ def reliability_charts(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 def axes(frame: Frame, marks: Mapping[float, str], x_label: str, y_label: str) -> list[str]:
     """Grid lines, the marks below, and what is measured."""
-    parts = []
-    for y in ticks(*frame.y, 5):
-        _, py = frame.place((frame.x[0], y))
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{short(y)}</text>')
-    last = -100.0
+    rows = [(frame.place((frame.x[0], y))[1], short(y)) for y in ticks(*frame.y, 5)]
+    columns: list[tuple[float, str]] = []
     for x, text in marks.items():
         px, _ = frame.place((x, frame.y[0]))
-        if px - last < 26:
-            continue
-        last = px
-        ends = f'x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{frame.height - BOTTOM}"'
-        parts.append(f'<line class="grid" {ends}/>')
-        middle = f'x="{px:.1f}" y="{frame.height - BOTTOM + 15}" text-anchor="middle"'
-        parts.append(f'<text class="tick" {middle}>{escape(text)}</text>')
-    bottom = f'x="{frame.width - RIGHT}" y="{frame.height - 3}" text-anchor="end"'
-    parts.append(f'<text class="axis" {bottom}>{escape(x_label)}</text>')
-    parts.append(f'<text class="axis" x="{LEFT}" y="{TOP - 6}">{escape(y_label)}</text>')
-    return parts
-
-
-def path(points: Sequence[Point], frame: Frame) -> str:
-    """Points in pixels."""
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in map(frame.place, points))
-
-
-def mark(frame: Frame, point: Point, color: int, told: str) -> str:
-    """A dot that says what it is."""
-    x, y = frame.place(point)
-    return f'<circle class="c{color}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{escape(told)}</title></circle>'
+        if not columns or px - columns[-1][0] >= 26:
+            columns.append((px, text))
+    return [*grid_rows(frame, rows), *grid_columns(frame, columns), *labels(frame, x_label, y_label)]

@@ -6,11 +6,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmkit import __version__
@@ -20,6 +18,7 @@ from llmkit.reporting.collect import Answers, Collection, RunRecord
 from llmkit.reporting.figures import Figure, figures_of, format_beside, format_value, model_name, words
 from llmkit.reporting.plots import Chart, Point, Series, bar_chart, line_chart, smooth, spread
 from llmkit.reporting.scaling import view_ladder
+from llmkit.reporting.templates import page_templates
 
 SMALL = (310, 170)
 """Size of the charts of which three stand in a row."""
@@ -45,13 +44,7 @@ class RunView:
 
 def render_page(collection: Collection, *, title: str, made: str) -> str:
     """The whole page as HTML. `made`: when, as it is to be shown."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters |= {"value": format_value, "words": words, "beside": format_beside, "model_name": model_name}
     figures = figures_of(collection)
     return environment.get_template("page.html").render(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmkit import __version__
+from llmkit.reporting.templates import page_templates
 
 STEPS_PER_NAT = 1000
 """How finely the page knows the distribution after the text: its sliders reshape it exactly to 0.1 %."""
@@ -25,12 +24,11 @@ def render_peek(document: dict[str, Any], packed: str | None = None) -> str:
         document: What `llmkit peek --json` prints.
         packed: `pack_logits` of what comes after the text, where the document has "next".
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
     data = {**document, "packed": packed, "steps_per_nat": STEPS_PER_NAT}
-    return environment.get_template("peek.html").render(
-        title=f"What {document['model']} expects", version=__version__, data=as_script_data(data)
+    return (
+        page_templates()
+        .get_template("peek.html")
+        .render(title=f"What {document['model']} expects", version=__version__, data=as_script_data(data))
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -92,28 +92,53 @@ def picture(parts: Sequence[str], size: tuple[int, int], label: str) -> str:
 
 def axes(frame: Frame, x_label: str, y_label: str) -> list[str]:
     """Grid lines, numbers beside them, and what is measured."""
-    parts = []
-    for y in ticks(*frame.y, 5):
-        _, py = frame.place((frame.x[0], y))
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{short(y)}</text>')
-    for x in ticks(*frame.x, 6):
-        px, _ = frame.place((x, frame.y[0]))
-        middle = f'x="{px:.1f}" y="{frame.height - BOTTOM + 16}" text-anchor="middle"'
-        parts.append(f'<text class="tick" {middle}>{short(x)}</text>')
+    rows = [(frame.place((frame.x[0], y))[1], short(y)) for y in ticks(*frame.y, 5)]
+    columns = [(frame.place((x, frame.y[0]))[0], short(x)) for x in ticks(*frame.x, 6)]
+    return [*grid_rows(frame, rows), *grid_columns(frame, columns, has_lines=False), *labels(frame, x_label, y_label)]
+
+
+def grid_rows(frame: Frame, marks: Iterable[tuple[float, str]]) -> Iterator[str]:
+    """A line across at each height in pixels, and its text beside it."""
+    for y, text in marks:
+        yield f'<line class="grid" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>'
+
+
+def grid_columns(frame: Frame, marks: Iterable[tuple[float, str]], *, has_lines: bool = True) -> Iterator[str]:
+    """The text of each place in pixels below it, and perhaps a line upwards."""
+    for x, text in marks:
+        if has_lines:
+            ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{frame.height - BOTTOM}"'
+            yield f'<line class="grid" {ends}/>'
+        middle = f'x="{x:.1f}" y="{frame.height - BOTTOM + 16}" text-anchor="middle"'
+        yield f'<text class="tick" {middle}>{escape(text)}</text>'
+
+
+def labels(frame: Frame, x_label: str, y_label: str) -> Iterator[str]:
+    """What the axes measure."""
     bottom = f'x="{frame.width - RIGHT}" y="{frame.height - 3}" text-anchor="end"'
-    parts.append(f'<text class="axis" {bottom}>{escape(x_label)}</text>')
-    parts.append(f'<text class="axis" x="{LEFT}" y="{TOP - 8}">{escape(y_label)}</text>')
-    return parts
+    yield f'<text class="axis" {bottom}>{escape(x_label)}</text>'
+    yield f'<text class="axis" x="{LEFT}" y="{TOP - 8}">{escape(y_label)}</text>'
+
+
+def path(points: Iterable[Point], frame: Frame) -> str:
+    """The points of a line in pixels."""
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in map(frame.place, points))
+
+
+def mark(frame: Frame, point: Point, kind: str, told: str) -> str:
+    """A dot that says what it is."""
+    x, y = frame.place(point)
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{escape(told)}</title></circle>'
 
 
 def draw_series(series: Series, frame: Frame) -> str:
     """A line, and its marks if it has them."""
-    places = [frame.place(point) for point in series.points]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    text = "" if series.style == "points" else f'<polyline class="{series.style} c{series.color}" points="{path}"/>'
+    line = f'<polyline class="{series.style} c{series.color}" points="{path(series.points, frame)}"/>'
+    text = "" if series.style == "points" else line
     if series.style in ("dots", "points"):
-        for (x, y), (px, py) in zip(series.points, places, strict=True):
+        for x, y in series.points:
+            px, py = frame.place((x, y))
             told = escape(f"{series.name} at {short(x)}: {y:.4g}")
             mark = f'class="c{series.color}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"'
             text += f"<circle {mark}><title>{told}</title></circle>"

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from html import escape
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmkit import __version__
 from llmkit.reporting.curves import color_of
-from llmkit.reporting.plots import BOTTOM, LEFT, RIGHT, TOP, Frame, Point, picture, short, ticks
+from llmkit.reporting.plots import Frame, Point, grid_columns, grid_rows, labels, mark, path, picture, short, ticks
 from llmkit.reporting.scaling_words import MEASURES, tell
+from llmkit.reporting.templates import page_templates
 
 SIZE = (760, 420)
 """Pixels of the drawing."""
 ROUND = (1, 2, 5)
 """Numbers at which a logarithmic axis is marked, times powers of ten."""
+
+
+class LogFrame(Frame):
+    """A frame both of whose axes are logarithmic; `x` and `y` are the logarithms of its ends."""
+
+    def place(self, point: Point) -> Point:
+        """Pixels of a point; what lies outside is drawn on the edge."""
+        x, y = (math.log10(max(value, 1e-300)) for value in point)
+        return super().place((min(max(x, self.x[0]), self.x[1]), min(max(y, self.y[0]), self.y[1])))
 
 
 def draw_scaling(document: dict[str, Any]) -> str:
@@ -59,50 +65,21 @@ def draw_prediction(frame: Frame, predicted: dict[str, Any], dial: str) -> list[
     ]
 
 
-def frame_of(document: dict[str, Any]) -> Frame:
+def frame_of(document: dict[str, Any]) -> LogFrame:
     """Where the logarithms of all that is drawn lie; bands that leave the picture are cut off, like a loss of 0."""
     points = [point for curve in document["curves"] for point in (*curve["points"], *curve["law"])]
     for model in filter(None, (document["prediction"], document["check"])):
         points.append((model[document["dials"][0]], model["loss"]))
     xs, ys = [math.log10(x) for x, _ in points], [math.log10(y) for _, y in points if y > 0] or [0.0]
     gap_x, gap_y = (0.06 * (max(values) - min(values)) or 0.05 for values in (xs, ys))
-    return Frame(*SIZE, (min(xs) - gap_x, max(xs) + gap_x), (min(ys) - 2 * gap_y, max(ys) + 2 * gap_y))
-
-
-def place(frame: Frame, point: Sequence[float]) -> Point:
-    """Pixels of a point; what lies outside is drawn on the edge."""
-    x, y = (math.log10(max(value, 1e-300)) for value in point)
-    return frame.place((min(max(x, frame.x[0]), frame.x[1]), min(max(y, frame.y[0]), frame.y[1])))
-
-
-def path(points: Sequence[Sequence[float]], frame: Frame) -> str:
-    """Points of a line in pixels."""
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(frame, point) for point in points))
-
-
-def mark(frame: Frame, point: Point, kind: str, told: str) -> str:
-    """A dot that says what it is."""
-    x, y = place(frame, point)
-    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{escape(told)}</title></circle>'
+    return LogFrame(*SIZE, (min(xs) - gap_x, max(xs) + gap_x), (min(ys) - 2 * gap_y, max(ys) + 2 * gap_y))
 
 
 def log_axes(frame: Frame, x_label: str, y_label: str) -> list[str]:
     """Grid lines at round numbers of logarithmic axes, and what is measured."""
-    parts = []
-    for y in loss_marks(frame):
-        _, py = place(frame, (1, y))
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{short(y)}</text>')
-    for x in round_numbers(*frame.x):
-        px, _ = place(frame, (x, 1))
-        ends = f'x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{frame.height - BOTTOM}"'
-        parts.append(f'<line class="grid" {ends}/>')
-        middle = f'x="{px:.1f}" y="{frame.height - BOTTOM + 16}" text-anchor="middle"'
-        parts.append(f'<text class="tick" {middle}>{short(x)}</text>')
-    bottom = f'x="{frame.width - RIGHT}" y="{frame.height - 3}" text-anchor="end"'
-    parts.append(f'<text class="axis" {bottom}>{escape(x_label)}</text>')
-    parts.append(f'<text class="axis" x="{LEFT}" y="{TOP - 6}">{escape(y_label)}</text>')
-    return parts
+    rows = [(frame.place((1, y))[1], short(y)) for y in loss_marks(frame)]
+    columns = [(frame.place((x, 1))[0], short(x)) for x in round_numbers(*frame.x)]
+    return [*grid_rows(frame, rows), *grid_columns(frame, columns), *labels(frame, x_label, y_label)]
 
 
 def loss_marks(frame: Frame) -> list[float]:
@@ -131,11 +108,4 @@ def view_ladder(document: dict[str, Any]) -> dict[str, Any]:
 
 def render_scaling(document: dict[str, Any]) -> str:
     """The page of a ladder, from what scaling.json holds."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("scaling.html").render(ladder=view_ladder(document), version=__version__)
+    return page_templates().get_template("scaling.html").render(ladder=view_ladder(document), version=__version__)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from llmkit.reporting.scaling import draw_scaling, frame_of, loss_marks, place, render_scaling, round_numbers
+from llmkit.reporting.scaling import draw_scaling, frame_of, loss_marks, render_scaling, round_numbers
 from llmkit.reporting.scaling_png import draw_scaling_png
 
 
@@ -36,7 +36,7 @@ def document():
 
 def test_equal_factors_are_equally_far_apart(document):
     frame = frame_of(document)
-    xs, ys = zip(*(place(frame, point) for point in document["curves"][0]["points"]), strict=True)
+    xs, ys = zip(*(frame.place(point) for point in document["curves"][0]["points"]), strict=True)
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1])
     assert ys[1] - ys[0] == pytest.approx(ys[2] - ys[1])
 
