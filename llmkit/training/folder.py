@@ -24,6 +24,15 @@ RECIPE, ENVIRONMENT, METRICS, SAMPLES, SUMMARY, INPUTS = (
 LOCK_TRIES = 10
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run: what a run writes, and its recipe, which is written last.
+
+    A recipe alone is the user's own.
+    """
+    others = (ENVIRONMENT, INPUTS, METRICS, SUMMARY, "checkpoints")
+    return (folder / RECIPE).is_file() and any((folder / name).exists() for name in others)
+
+
 def free_folder(folder: Path) -> Path:
     """`folder`, or where it holds a run already the first of FOLDER-2, FOLDER-3 ... that is free."""
     if not (folder / RECIPE).is_file():

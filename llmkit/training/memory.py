@@ -186,7 +186,9 @@ class Fitting:
 
 def too_much(fitting: Fitting, count: int) -> RunError:
     """The error of a micro-batch that does not fit: what is needed, what there is, and what to change."""
-    if not fitting.each_row and not fitting.is_spread and count > 1:
+    # What this process has measured is its own affair; whether all measure now must be everybody's.
+    is_unknown = fitting.loop.add_up([not fitting.each_row]) != [0.0]
+    if is_unknown and not fitting.is_spread and count > 1:
         fitting.agree(lambda: fitting.estimate(2))
     free, needed = describe_bytes(fitting.available), describe_bytes(fitting.needed(count))
     fixed = fitting.state_bytes + fitting.gradient_bytes
@@ -237,8 +239,8 @@ def memory_errors_explained(step: int, forward_rows: int) -> Iterator[None]:
         raise RunError(
             f"step {step}: there is no memory left for {forward_rows} rows at once: {reason}",
             where="train",
-            fix=f"set train.micro_batch_size={fewer} or train.gradient_checkpointing=true, in a new run that begins at "
-            "the last checkpoint (--branch); that checkpoint is sound",
+            fix=f"add --set train.micro_batch_size={fewer} or --set train.gradient_checkpointing=true to the same "
+            "command: the run goes on from its last checkpoint, which is sound",
         ) from error
 
 

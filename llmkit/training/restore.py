@@ -51,7 +51,7 @@ def go_on(run: Run, start: Start, load_model: Callable[[Path], None]) -> None:
         run.forget_after(-1)
         run.begin(0)
         return
-    changes = list_differences(start.values.get("fingerprint", {}), run.fingerprint)
+    changes = [*list_differences(start.values.get("fingerprint", {}), run.fingerprint), *run.changes.split]
     if changes and run.options.require_exact:
         raise UsageError(
             f"the run would go on, but not to the same last bit: {'; '.join(changes)}",
@@ -59,7 +59,7 @@ def go_on(run: Run, start: Start, load_model: Callable[[Path], None]) -> None:
             fix="run it as it was run before, or leave --require-exact out",
         )
     load_model(start.path)
-    say(f"continuing from {start.path}")
+    say(f"continuing from {start.path}{''.join(f'; from here on {line}' for line in run.changes.keeping)}")
     if changes:
         warn(f"continues, not bit-identical: {'; '.join(changes)}")
     run.forget_after(start.step)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from accelerate import Accelerator
@@ -34,6 +34,7 @@ from llmkit.training.folder import (
     SAMPLES,
     SUMMARY,
     free_folder,
+    is_run,
     lines_until,
     lock_folder,
     make_folder,
@@ -43,6 +44,14 @@ from llmkit.training.processes import watched
 
 LENGTH_KEYS = ("train.steps", "train.epochs")
 """What `--extend` may change: how long the run is."""
+
+KEEPING_KEYS = tuple(
+    f"train.{name}" for name in ("save_every", "keep_last", "keep_every", "keep_best", "log_every", "track")
+)
+"""What may be another from one part of a run to the next: no weight depends on it."""
+
+SPLIT_KEYS = tuple(f"train.{name}" for name in ("micro_batch_size", "batch_tokens", "gradient_checkpointing"))
+"""The same, but for the last bit of the weights: what goes through the model at once, and what is kept of it."""
 
 BRANCH = "branch"
 """Name of the input of a run that began at a checkpoint of another one: the folder of that checkpoint."""
@@ -86,6 +95,38 @@ def run_options(
     return RunOptions(resume, extend, fresh, require_exact, seconds, branch)
 
 
+class Changes(NamedTuple):
+    """What differs between two recipes of a run, each as `key: old -> new`.
+
+    Attributes:
+        length: How long the run is.
+        keeping: What is saved, kept and logged.
+        split: What the last bit of the result depends on.
+    """
+
+    length: Sequence[str] = ()
+    keeping: Sequence[str] = ()
+    split: Sequence[str] = ()
+
+
+class Prepared(NamedTuple):
+    """What the main process has found or made in the folder of a run.
+
+    Attributes:
+        folder: Of the run.
+        is_continued: Whether there is something to continue.
+        summary: What the run came to, if it is done.
+        branch_step: The step that it branched at.
+        changes: Of its recipe.
+    """
+
+    folder: Path
+    is_continued: bool
+    summary: dict[str, Any] | None = None
+    branch_step: int | None = None
+    changes: Changes = Changes()
+
+
 @dataclass
 class Run:
     """An open run folder. Every process holds one; the main process alone writes."""
@@ -99,6 +140,8 @@ class Run:
     options: RunOptions = RunOptions()
     branch_step: int | None = None
     """The step of another run's checkpoint that this run began at."""
+    changes: Changes = field(default_factory=Changes)
+    """How its recipe differs from that of the part before."""
     documents: dict[str, str] = field(default_factory=dict)
     """Files that say what this run is, and their contents."""
     measured: dict[int, dict[str, Any]] | None = None
@@ -187,8 +230,9 @@ def open_run(
 ) -> Iterator[Run]:
     """A new run in `output`, or the run that is there if it is the same one.
 
-    The same recipe continues where its newest checkpoint is; a finished run stays as it is. With `--extend`, the number
-    of steps or epochs may differ too; with `--fresh`, a run that is there stays, and a new one begins beside it.
+    The same recipe continues where its newest checkpoint is; a finished run stays as it is. What no weight depends on
+    may differ, and with `--extend` the number of steps or epochs; with `--fresh`, a run that is there stays, and a new
+    one begins beside it.
 
     Args:
         output: The run's folder.
@@ -211,23 +255,17 @@ def open_run(
     with watched(), ExitStack() as stack:
         stack.callback(lambda: list(map(os.close, lock)))
         prepared = on_main_process(accelerator, lambda: prepare_folder(run, given, lock))
-        run.folder, run.is_continued, run.summary, run.branch_step = prepared
+        run.folder, run.is_continued, run.summary, run.branch_step, run.changes = prepared
         stack.enter_context(tee(run.folder / "log.txt" if run.is_main else None))
         if run.folder != output:
             say(f"{output} holds a run: the new one begins in {run.folder}")
         yield run
 
 
-def prepare_folder(
-    run: Run, given: dict[str, str], lock: list[int]
-) -> tuple[Path, bool, dict[str, Any] | None, int | None]:
-    """Make the folder, or check that its run may be continued.
-
-    Returns:
-        The folder, whether there is something to continue, the summary if it is done, and the step it branched at.
-    """
+def prepare_folder(run: Run, given: dict[str, str], lock: list[int]) -> Prepared:
+    """Make the folder, or check that its run may be continued."""
     options, folder = run.options, free_folder(run.folder) if run.options.fresh else run.folder
-    if not (folder / RECIPE).is_file():
+    if not is_run(folder):
         if options.is_resumed:
             raise UsageError(
                 "there is no run to continue",
@@ -236,23 +274,24 @@ def prepare_folder(
             )
         lock.append(make_folder(folder, options.branch))
         if options.branch is not None:
-            copy_branch(options.branch, folder, optimizer=run.settings["train.optimizer"])
+            optimizer, precision = run.settings["train.optimizer"], run.settings["train.precision"]
+            copy_branch(options.branch, folder, optimizer=optimizer, precision=precision)
         write_file(folder / ENVIRONMENT, json.dumps(describe_environment(run.fingerprint), indent=1) + "\n")
         for name, text in run.documents.items():  # the recipe last: a folder with a recipe is a run
             write_file(folder / name, text)
-        return folder, options.branch is not None, None, step_of_branch(options.branch)
+        return Prepared(folder, options.branch is not None, None, step_of_branch(options.branch))
     lock.append(lock_folder(folder))
     known = json.loads((folder / INPUTS).read_text()) if (folder / INPUTS).is_file() else {}
-    has_changed = check_same(run, folder, known, given)
+    changes = check_same(run, folder, known, given)
     if BRANCH in known:
         run.documents[INPUTS] = json.dumps({**given, BRANCH: known[BRANCH]}, indent=1) + "\n"
     path = folder / SUMMARY
-    summary = json.loads(path.read_text()) if path.is_file() and not has_changed else None
-    return folder, True, summary, step_of_branch(Path(known[BRANCH]) if BRANCH in known else None)
+    summary = json.loads(path.read_text()) if path.is_file() and not changes.length else None
+    return Prepared(folder, True, summary, step_of_branch(Path(known[BRANCH]) if BRANCH in known else None), changes)
 
 
-def check_same(run: Run, folder: Path, known: Mapping[str, str], given: Mapping[str, str]) -> bool:
-    """Raise unless the run in `folder` is the one that is asked for; whether it is to be of another length.
+def check_same(run: Run, folder: Path, known: Mapping[str, str], given: Mapping[str, str]) -> Changes:
+    """Raise unless the run in `folder` is the one that is asked for; in what its recipe differs all the same.
 
     Raises:
         UsageError: With all that differs.
@@ -260,8 +299,12 @@ def check_same(run: Run, folder: Path, known: Mapping[str, str], given: Mapping[
     old = flatten(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
     new = flatten(yaml.safe_load(run.documents[RECIPE]))
     extend = run.options.extend
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    lines = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if not (extend and key in LENGTH_KEYS)]
+    changed = {
+        key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
+    }
+    free = (*KEEPING_KEYS, *SPLIT_KEYS)
+    refused = [key for key in changed if key not in free and not (extend and key in LENGTH_KEYS)]
+    lines = [changed[key] for key in refused]
     lines += [
         f"the contents of the {name} have changed"
         for name, value in given.items()
@@ -270,11 +313,12 @@ def check_same(run: Run, folder: Path, known: Mapping[str, str], given: Mapping[
     if BRANCH in given and known.get(BRANCH) != given[BRANCH]:
         lines.append(f"it began at {known.get(BRANCH, 'step 0')}, not at {given[BRANCH]}")
     if lines:
-        only_length = not extend and all(key in LENGTH_KEYS for key in changed)
+        only_length = not extend and all(key in LENGTH_KEYS for key in refused)
         fix = (
             "add --extend to change the length of the run"
-            if only_length and len(lines) == len(changed)
+            if only_length and len(lines) == len(refused)
             else "add --fresh to begin a new run beside it, choose another --output, or take the changes back"
         )
         raise UsageError("this folder holds another run:\n    " + "\n    ".join(lines), where=str(folder), fix=fix)
-    return bool(changed)
+    kinds = (LENGTH_KEYS, KEEPING_KEYS, SPLIT_KEYS)
+    return Changes(*([line for key, line in changed.items() if key in keys] for keys in kinds))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from small_runs import classify, losses_of
 
 from llmkit.errors import RunError, UsageError
+from llmkit.training import branch
 from llmkit.training.run import RunOptions
 
 FIELDS = {"schedule": "wsd", "decay_share": 0.5, "save_every": 4, "keep_last": 9, "min_lr_ratio": 0.0}
@@ -92,6 +93,27 @@ def test_what_is_no_checkpoint_is_told(tmp_path, trunk, name):
 def test_another_optimizer_has_no_use_for_the_state(tmp_path, trunk):
     with pytest.raises(UsageError, match=r"the state of adamw, and train.optimizer is muon"):
         classify(tmp_path / "branch", optimizer="muon", options=RunOptions(branch=trunk))
+
+
+def test_a_checkpoint_that_its_run_deletes_meanwhile_is_told(tmp_path, trunk, monkeypatch):
+    copy = branch.shutil.copy
+
+    def copy_and_delete(source, target):
+        copy(source, target)
+        branch.shutil.rmtree(trunk, ignore_errors=True)
+
+    monkeypatch.setattr(branch.shutil, "copy", copy_and_delete)
+    with pytest.raises(RunError, match="its run has deleted this checkpoint while it was copied"):
+        classify(tmp_path / "branch", steps=8, options=RunOptions(branch=trunk), **FIELDS)
+    assert not list((tmp_path / "branch/checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("earlier", "later"), [("pure-bf16", "bf16"), ("bf16", "pure-bf16")])
+def test_weights_that_the_optimizer_has_of_its_own_are_not_left_over(tmp_path, earlier, later):
+    classify(tmp_path / "trunk", steps=8, precision=earlier, **FIELDS)
+    options = RunOptions(branch=tmp_path / "trunk/checkpoints/step-00000004")
+    with pytest.raises(UsageError, match=f"with precision {earlier}, and train.precision is {later}"):
+        classify(tmp_path / "branch", steps=8, precision=later, options=options, **FIELDS)
 
 
 def test_a_branch_must_be_longer_than_its_beginning(tmp_path, trunk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ from small_runs import (
     CrashError,
     LabelledRows,
     RaggedRows,
+    classify,
+    read_lines,
     run_training,
 )
 from torch import nn
@@ -18,6 +21,7 @@ from torch import nn
 from llmkit.errors import RecipeError, RunError, UsageError
 from llmkit.losses import causal_lm_loss_sum, classification_loss_sum
 from llmkit.recipe.schema import TrainSection
+from llmkit.training.run import RunOptions
 from llmkit.training.step import Loop, plan_steps, rows_per_forward
 
 
@@ -64,6 +68,38 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(tmp_path,
     assert "damaged" in capsys.readouterr().err
     assert (tmp_path / "run/checkpoints/damaged-step-00000004").is_dir()
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+@pytest.mark.parametrize("stopped", [4, 6])
+def test_a_run_with_a_deadline_goes_on_at_and_beyond_the_steps_that_were_planned(tmp_path, stopped):
+    fields = {"steps": 4, "schedule": "wsd", "save_every": 2, "calls": {"deadline_seconds": 1e6}}
+    with pytest.raises(CrashError):
+        classify(tmp_path / "run", stop_after=stopped, **fields)
+    assert len(read_lines(tmp_path / "run")) == stopped
+    with pytest.raises(CrashError):
+        classify(tmp_path / "run", stop_after=5, **fields)
+    lines = read_lines(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(1, stopped + 6))
+    assert {line["lr"] for line in lines[2:]} == {1e-2}, "there is time for far more steps than will be made"
+
+
+def test_a_run_goes_on_with_another_split_of_its_batches_and_says_so(tmp_path, make_model, capsys):
+    fields = {"steps": 6, "save_every": 2}
+    _, whole, _ = run_training(tmp_path / "whole", make_model(), **fields)
+    with pytest.raises(CrashError):
+        run_training(tmp_path / "run", make_model(), stop_after=3, **fields)
+    changed = {**fields, "micro_batch_size": 3, "save_every": 5, "gradient_checkpointing": True}
+    with pytest.raises(UsageError, match=r"not to the same last bit: train.micro_batch_size: None -> 3; train.grad"):
+        run_training(tmp_path / "run", make_model(), options=RunOptions(require_exact=True), **changed)
+    _, lines, _ = run_training(tmp_path / "run", make_model(), **changed)
+    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in whole], abs=2e-5)
+    told = capsys.readouterr().err
+    assert "continuing from" in told
+    assert "; from here on train.save_every: 2 -> 5\n" in told
+    assert "continues, not bit-identical: train.micro_batch_size: None -> 3; train.gradient_checkpointing: " in told
+    assert "micro_batch_size: 3" in (tmp_path / "run/recipe.yaml").read_text()
+    parts = json.loads((tmp_path / "run/environment.json").read_text())["parts"]
+    assert len(parts[-1]["not_bit_identical"]) == 2
 
 
 def test_nothing_is_updated_from_a_loss_that_is_not_finite(tmp_path, make_model):
@@ -136,10 +172,6 @@ def test_a_result_that_a_crash_left_half_replaced_is_replaced(tmp_path, make_mod
 
 
 def test_processes_make_equally_many_forwards():
-    from types import SimpleNamespace
-
-    from llmkit.training.step import Loop
-
     config = TrainSection(steps=1, batch_size=5, micro_batch_size=2)
     for rank in range(2):
         job = SimpleNamespace(num_processes=2, process_index=rank, device=torch.device("cpu"))

@@ -154,8 +154,34 @@ def test_memory_that_ends_in_the_middle_of_a_run_is_told(tmp_path):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory")
         return classification_loss_sum(model, batch)
 
-    with pytest.raises(RunError, match="step 3: there is no memory left for 8 rows at once"):
+    with pytest.raises(RunError, match="step 3: there is no memory left for 8 rows at once") as caught:
         classify(tmp_path / "run", loss=loss)
+    # What is advised is what can be done.
+    assert "--set train.micro_batch_size=4 " in caught.value.fix
+    assert classify(tmp_path / "run", micro_batch_size=4)[0].status == "finished"
+
+
+def test_processes_that_measured_and_one_that_did_not_talk_equally_often(tmp_path):
+    class Counted:
+        """The messages of one of two processes; the other has not measured."""
+
+        messages = 0
+
+        def add_up(self, values):
+            self.messages += 1
+            return [1.0]
+
+    talked = []
+    for each_row in (0.0, 5.0):
+        fitting = object.__new__(memory.Fitting)
+        fitting.loop, fitting.device, fitting.is_spread = Counted(), torch.device("cpu"), False
+        fitting.loop.forward_tokens = None
+        fitting.each_row, fitting.one_row, fitting.available = each_row, 10, 20
+        fitting.state_bytes = fitting.gradient_bytes = 1
+        fitting.estimate = lambda count: True
+        memory.too_much(fitting, 8)
+        talked.append(fitting.loop.messages)
+    assert talked[0] == talked[1]
 
 
 def test_other_errors_stay_what_they_are(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from accelerate import Accelerator
 
 from llmkit.errors import RunError, UsageError
-from llmkit.recipe.schema import PretrainRecipe
+from llmkit.recipe.load import load_recipe
+from llmkit.recipe.schema import PretrainRecipe, TrainSection
 from llmkit.training import folder as folders
 from llmkit.training.job import on_main_process
 from llmkit.training.run import RunOptions, open_run, run_options
@@ -47,6 +48,38 @@ def test_changed_data_is_refused(tmp_path, accelerator):
         open_run(tmp_path / "run", PretrainRecipe(), accelerator, inputs={"data": "b"}),
     ):
         pass
+
+
+def recipe_with(**fields):
+    return PretrainRecipe(train=TrainSection(steps=9, **fields))
+
+
+def test_what_no_weight_depends_on_may_be_changed(tmp_path, accelerator):
+    with open_run(tmp_path / "run", recipe_with(), accelerator):
+        pass
+    changed = recipe_with(save_every=7, keep_last=1, keep_every=2, keep_best=3, log_every=4, track=["tensorboard"])
+    with open_run(tmp_path / "run", changed, accelerator) as run:
+        assert "train.save_every: 250 -> 7" in run.changes.keeping
+        assert len(run.changes.keeping) == 6
+        run.begin(4)
+    assert load_recipe(PretrainRecipe, tmp_path / "run/recipe.yaml") == changed, "what is on disk is what ran"
+    for fields in ({"validate_every": 7}, {"patience": 2}, {"seed": 1}):
+        with (
+            pytest.raises(UsageError, match=f"train.{next(iter(fields))}: ") as caught,
+            open_run(tmp_path / "run", recipe_with(save_every=3, **fields), accelerator),
+        ):
+            pass
+        assert "save_every" not in str(caught.value)
+
+
+def test_a_folder_with_the_users_own_recipe_alone_is_no_run(tmp_path, accelerator):
+    (tmp_path / "recipe.yaml").write_text("kind: pretrain\n")
+    with (
+        pytest.raises(UsageError, match="this folder is not empty"),
+        open_run(tmp_path, PretrainRecipe(), accelerator),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 def test_lines_after_the_checkpoint_are_forgotten(tmp_path, accelerator):
