@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from llmkit.console import say
-from llmkit.data import hub, python_docs
+from llmkit.data import hub, python_docs, saved_set
 from llmkit.data.document import Document, Record
 from llmkit.data.records import decode_file, kind_of, read_rows
 from llmkit.data.sources import Source, find_sources, format_of
@@ -63,6 +63,8 @@ def read_input(text: str, text_column: str | None) -> Iterator[Document]:
         yield from python_docs.documents(split)
     elif hub.is_hub_name(text):
         yield from texts_of(hub.read_hub(text), text, text_column)
+    elif saved_set.is_saved(text):
+        yield from texts_of(saved_set.read_saved(text), text, text_column)
     else:
         if text_column is not None and Path(text).is_file() and format_of(Path(text)) == "text":
             say(f"{text}: plain text has no columns, it is read as it stands")
@@ -155,8 +157,8 @@ def read_records(source: str) -> Iterator[Record]:
     """The rows of jsonl, json, csv, tsv and parquet files, and of all that is not a file.
 
     Args:
-        source: A file, a folder, a glob, `-`, `hf:owner/name[:config][@split]`, or
-            `python-docs:instructions|dialogues|labelled[@SPLIT]`.
+        source: A file, a folder, a glob, `-`, a folder that `datasets` has saved, `hf:owner/name[:config][@split]`,
+            or `python-docs:instructions|dialogues|labelled[@SPLIT]`.
 
     Raises:
         DataError: Something is missing or empty; or bad lines, up to 20 in one error, at the end of their file.
@@ -165,6 +167,8 @@ def read_records(source: str) -> Iterator[Record]:
         yield from python_docs_rows(source)
     elif hub.is_hub_name(source):
         yield from hub.read_hub(source)
+    elif saved_set.is_saved(source):
+        yield from saved_set.read_saved(source)
     else:
         for found in find_sources([source]):
             yield from read_rows(as_rows(found) if found.is_stdin or looks_like_rows(found) else found)

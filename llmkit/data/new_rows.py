@@ -23,11 +23,13 @@ from llmkit.data.decoding import decode, read_bytes, split_lines
 from llmkit.data.delimited import read_grid
 from llmkit.data.documents import read_records
 from llmkit.data.file_tree import is_archive, open_tree
+from llmkit.data.hub import is_hub_name
 from llmkit.data.images import ImageEncoder
 from llmkit.data.labelled_set import Encoder, Reading, TensorRows, read_encoder
 from llmkit.data.language import SymbolEncoder
-from llmkit.data.pictures import decode_picture, is_picture
+from llmkit.data.pictures import decode_picture, is_picture, pictures_of_column
 from llmkit.data.records import BadLines, read_json_or_lines
+from llmkit.data.saved_set import is_saved
 from llmkit.data.season import find_calendar
 from llmkit.data.series import SeriesEncoder, order_in_time
 from llmkit.data.sources import Source, find_sources, format_of, read_lines
@@ -180,7 +182,7 @@ def read_rows(rules: Rules, source: str, encoding: str) -> tuple[list[tuple[str,
     if is_npz(source):
         return read_rows_of_arrays(source), []
     form = None if source == "-" else format_of(Path(source))
-    if form == "parquet" or source.startswith("hf:"):
+    if is_opened_by_library(source):
         return [(record.where, record.values) for record in read_records(source)], []
     content, name = read_bytes(source), "stdin" if source == "-" else source
     if form in {"jsonl", "json"} or (form not in {"csv", "tsv"} and content.lstrip()[:1] in (b"{", b"[")):
@@ -254,6 +256,8 @@ def read_pictures(encoder: ImageEncoder, source: str) -> tuple[list[str], list[n
     size = (encoder.height, encoder.width)
     if is_npz(source) or is_idx(source):
         return read_arrays(source)
+    if is_opened_by_library(source):
+        return pictures_of_column(list(read_records(source)), source, size)
     if Path(source).is_dir() or is_archive(source):
         tree = open_tree(source)
         files = {name: tree.read(name) for name in tree.names if is_picture(name)}
@@ -270,6 +274,11 @@ def read_pictures(encoder: ImageEncoder, source: str) -> tuple[list[str], list[n
         scaled = f"{others:,} of {len(files):,} pictures are scaled to {size[1]} x {size[0]}, their middle kept"
         return list(files), fitted, [*left, scaled]
     return list(files), arrays_of_files, left
+
+
+def is_opened_by_library(source: str) -> bool:
+    """Whether rows are read by a library that knows their types: parquet, and what `datasets` has."""
+    return format_of(Path(source)) == "parquet" or is_hub_name(source) or is_saved(source)
 
 
 def read_arrays(source: str) -> tuple[list[str], list[np.ndarray], list[str]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
-from llmkit.data import hub
+from llmkit.data import hub, saved_set
 from llmkit.data.arrays import idx_pair, is_idx, read_idx_tree, read_npz
 from llmkit.data.decoding import decode, read_bytes
 from llmkit.data.delimited import read_delimited
@@ -97,6 +98,8 @@ def read_source(source: str, data: BaselineData) -> Table | Pictures:
     """The rows of one source."""
     if hub.is_hub_name(source) or source.startswith("python-docs"):
         return read_rows_of(source, data)
+    if saved_set.is_saved(source):
+        return read_saved_set(source, data)
     path = Path(source)
     if not path.exists() and any(sign in source for sign in "*?["):
         return read_glob(source, data)
@@ -110,6 +113,15 @@ def read_source(source: str, data: BaselineData) -> Table | Pictures:
         fix = "give the folder that holds a folder of pictures for each class"
         raise DataError("this is a single picture", where=source, fix=fix)
     return read_file(source, data)
+
+
+def read_saved_set(source: str, data: BaselineData) -> Table | Pictures:
+    """The rows of a set that `datasets` has saved, its splits kept apart."""
+    folders = saved_set.folders_of_splits(source)
+    if not folders:
+        return read_rows_of(source, data)
+    parts = [read_rows_of(folder, data).in_split(split_in_name(name)) for name, folder in folders.items()]
+    return join_parts_of_set(parts, source)
 
 
 def read_glob(pattern: str, data: BaselineData) -> Table | Pictures:
@@ -141,7 +153,7 @@ def read_file(source: str, data: BaselineData) -> Table | Pictures:
 
 
 def read_rows_of(source: str, data: BaselineData) -> Table | Pictures:
-    """The rows of JSON, parquet, the hub or the built-in documentation; pictures where a column holds some."""
+    """The rows of JSON, parquet, `datasets` or the built-in documentation; pictures where a column holds some."""
     if data.encoding.lower().replace("-", "") != "utf8":
         fix = "leave data.encoding out: JSON and parquet are always UTF-8"
         raise DataError(f"this is no file in {data.encoding}", where=source, fix=fix)
@@ -179,8 +191,9 @@ def label_names(source: str) -> dict[str, dict[str, str]]:
     """Column -> number -> name, as `datasets` keeps them for classes in parquet files and on the hub."""
     if hub.is_hub_name(source):
         with hub.hub_errors(source):
-            features = hub.open_hub(source).features or {}
-        found = {name: getattr(feature, "names", None) for name, feature in features.items()}
+            found = class_names_of(hub.open_hub(source).features or {})
+    elif saved_set.is_saved(source):
+        found = class_names_of(saved_set.open_saved(source).features)
     elif source.lower().endswith(PARQUET):
         metadata = pq.read_schema(source).metadata or {}
         stored = json.loads(metadata.get(b"huggingface", b"{}"))
@@ -189,6 +202,11 @@ def label_names(source: str) -> dict[str, dict[str, str]]:
     else:
         return {}
     return {column: {str(i): str(name) for i, name in enumerate(names)} for column, names in found.items() if names}
+
+
+def class_names_of(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Column -> the names of its classes, or None, by what `datasets` knows of the columns."""
+    return {name: getattr(feature, "names", None) for name, feature in features.items()}
 
 
 def read_tree(tree: FileTree, data: BaselineData) -> Table | Pictures:
@@ -212,7 +230,7 @@ def read_tree(tree: FileTree, data: BaselineData) -> Table | Pictures:
         return replace(table, notes=(*table.notes, *tree.describe_left_out(others)))
     rows = [name for name in tree.names if is_rows_file(name)]
     if rows:
-        whole = join_parts_of_tree([read_member(tree, name, data) for name in rows], tree)
+        whole = join_parts_of_set([read_member(tree, name, data) for name in rows], tree.where)
         return replace(whole, notes=(f"files: {', '.join(rows)}", *whole.notes))
     shown = ", ".join(tree.names[:6]) + (" ..." if len(tree.names) > 6 else "")
     raise DataError(f"it is not plain what its files are: {shown}", where=tree.where, fix=f"known: {KNOWN}")
@@ -234,17 +252,17 @@ def read_split_files(tree: FileTree, names: Sequence[str], data: BaselineData) -
     parts = [
         part.in_split(split_in_name(bare_name(name))) for part, name in zip([first, *others], ordered, strict=True)
     ]
-    whole = join_parts_of_tree(parts, tree)
+    whole = join_parts_of_set(parts, tree.where)
     unread = [name for name in tree.names if name not in names and is_rows_file(name)]
     return replace(whole, notes=(f"files: {', '.join(ordered)}", *whole.notes, *tree.describe_left_out(unread)))
 
 
-def join_parts_of_tree(parts: Sequence[Table | Pictures], tree: FileTree) -> Table | Pictures:
+def join_parts_of_set(parts: Sequence[Table | Pictures], where: str) -> Table | Pictures:
     """Files of one folder as one set."""
     tables = [part for part in parts if isinstance(part, Table)]
     if len(tables) == len(parts):
-        return join_tables(tables, where=tree.where)
-    return join_pictures([part for part in parts if isinstance(part, Pictures)], where=tree.where)
+        return join_tables(tables, where=where)
+    return join_pictures([part for part in parts if isinstance(part, Pictures)], where=where)
 
 
 def read_member(tree: FileTree, name: str, data: BaselineData) -> Table | Pictures:

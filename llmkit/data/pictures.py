@@ -105,7 +105,9 @@ def decode_picture(data: bytes, name: str, *, size: tuple[int, int] | None = Non
                 image.draft(None, (2 * size[1], 2 * size[0]))  # jpeg: decode no finer than is needed
             image.load()
     except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError, Warning) as error:
-        raise DataError(f"this picture cannot be read ({error})", where=name, fix="mend or remove it") from error
+        # Pillow would name the object in memory that it read from.
+        reason = "no known format" if isinstance(error, image_module.UnidentifiedImageError) else error
+        raise DataError(f"this picture cannot be read ({reason})", where=name, fix="mend or remove it") from error
     return picture_array(image, size=size)
 
 
@@ -244,3 +246,23 @@ def picture_of_value(value: Any, name: str, size: tuple[int, int] | None) -> np.
     if not hasattr(data, "getbands"):
         raise DataError("there is no picture in this row", where=name, fix="mend or remove the row")
     return picture_array(data, size=size)
+
+
+def pictures_of_column(
+    records: Sequence[Record], where: str, size: tuple[int, int]
+) -> tuple[list[str], list[np.ndarray], list[str]]:
+    """Names and arrays (H, W) or (H, W, 3) of the pictures in a column of rows, scaled to a size, and what is to tell.
+
+    Raises:
+        DataError: No column holds any.
+    """
+    column = find_picture_column(records)
+    if column is None:
+        fix = f"give rows with pictures; columns: {', '.join(records[0].values)}"
+        raise DataError("none of its columns holds pictures", where=where, fix=fix)
+    arrays = [picture_of_value(record.values.get(column), record.where, None) for record in records]
+    others = [i for i, array in enumerate(arrays) if array.shape[:2] != size]
+    for i in others:
+        arrays[i] = picture_of_value(records[i].values.get(column), records[i].where, size)
+    scaled = f"{len(others):,} of {len(arrays):,} pictures are scaled to {size[1]} x {size[0]}, their middle kept"
+    return [record.where for record in records], arrays, [scaled] if others else []

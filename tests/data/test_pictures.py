@@ -140,6 +140,12 @@ def test_a_picture_that_is_cut_short_is_an_error(animals):
     assert caught.value.where == str(path)
 
 
+def test_what_is_no_picture_is_said_without_names_of_objects():
+    with pytest.raises(DataError) as caught:
+        decode_picture(b"some text", "a.png")
+    assert caught.value.message == "this picture cannot be read (no known format)"
+
+
 def test_a_picture_outside_of_the_class_folders_is_an_error(animals):
     (animals / "train" / "loose.png").write_bytes(png(noise(1)))
     with pytest.raises(DataError, match="in no folder of a class"):
