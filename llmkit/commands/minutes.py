@@ -63,11 +63,13 @@ def earlier_minutes(output: Path | None, minutes: float | None, options: RunOpti
     """
     import json
 
+    from llmkit.training.folder import is_run
+
     if minutes is not None and options.branch is not None:
         message = "a branch goes on with the model of its checkpoint: --minutes has nothing to choose"
         raise UsageError(message, where="--minutes", fix="set train.steps, with the recipe of the other run")
     is_asked = minutes is not None or (options.resume and not options.extend)
-    if not is_asked or output is None or options.fresh or not (output / "recipe.yaml").is_file():
+    if not is_asked or output is None or options.fresh or not is_run(output):
         return None
     inputs = output / "inputs.json"
     said = json.loads(inputs.read_text(encoding="utf-8")).get("minutes") if inputs.is_file() else None

@@ -29,6 +29,14 @@ def plan_of(result):
     return json.loads(result.stdout)
 
 
+def test_a_folder_with_the_users_own_recipe_was_begun_by_no_minutes(tmp_path):
+    from llmkit.commands.minutes import earlier_minutes
+    from llmkit.training.run import RunOptions
+
+    (tmp_path / "recipe.yaml").write_text("kind: pretrain\n")
+    assert earlier_minutes(tmp_path, 5.0, RunOptions()) is None
+
+
 def test_size_batch_steps_and_learning_rate_are_picked_and_said(run_cli, arguments, tmp_path):
     from llmkit.models.budget import pick_lr
 
