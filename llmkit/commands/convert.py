@@ -41,7 +41,7 @@ def convert(
 
     \b
     Examples:
-      llmkit model convert SmolLM2-135M-Instruct.Q4_1.gguf --output smollm2
+      llmkit model convert SmolLM2-135M-Instruct.Q4_1.gguf --output smollm2/model
       llmkit model convert run/model --output exported --dtype q8_0
       llmkit model convert tuned/model --to gguf --output tuned.gguf
       (then) ollama create mine -f exported/Modelfile

@@ -69,7 +69,7 @@ def prepare_data(
 
     Nothing is left out unless asked for, but documents without text; all that is left out is counted by reason. Of
     duplicates the first one stays. Memory grows with the number of documents then: by 100 bytes for each with exact, by
-    3 KB with near (which needs `pip install "llmkit[dedupe]"`).
+    2.5 KB with near (which needs `pip install "llmkit[dedupe]"`).
     """
     from llmkit.data.prepare import prepare
     from llmkit.files import check_output_free

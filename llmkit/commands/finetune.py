@@ -69,10 +69,10 @@ def finetune(
     Examples:
       llmkit finetune --model run/model --data python-docs:instructions --output tuned
       llmkit finetune laptop/finetune-python --model run/model --output tuned
-      llmkit finetune --model smollm2 --data chats.jsonl --output tuned --set lora.rank=8 --set train.steps=200
+      llmkit finetune --model smollm2/model --data chats.jsonl --output tuned --set lora.rank=8 --set train.steps=200
       llmkit finetune --model run/model --data alpaca.json --output tuned --set method=full --set train.lr=1e-4
       llmkit finetune --model tuned --data pairs.jsonl --output preferring --set task=prefer --set train.lr=5e-5
-      llmkit finetune --model smollm2 --data labelled.csv --output classifier --set task=classify
+      llmkit finetune --model smollm2/model --data labelled.csv --output classifier --set task=classify
       llmkit finetune --model run/model --data chats.jsonl --output tuned --dry-run
 
     Rows are instruction/input/output, prompt/completion, question/answer, messages (role/content) or conversations

@@ -73,7 +73,7 @@ def pretrain(
       llmkit pretrain --data data --output run --minutes 10
       llmkit pretrain --data data --output run --set model.size=10m
       llmkit pretrain laptop/pretrain-python --data data --output run --set train.lr=1e-3
-      llmkit pretrain --model smollm2 --data data --output run --set train.lr=1e-4
+      llmkit pretrain --model smollm2/model --data data --output run --set train.lr=1e-4
       llmkit pretrain --output run --extend --set train.steps=4000
       llmkit pretrain --data data --output cooled --branch run/checkpoints/step-00000500 --set train.steps=600
       accelerate launch --num_processes 8 --multi_gpu -m llmkit pretrain gpt2-124m/pretrain --data data --output run

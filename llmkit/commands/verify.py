@@ -80,7 +80,7 @@ def verify(
       llmkit verify laptop/pretrain-python --data data
       llmkit verify laptop/finetune-python --model runs/python --data chats.jsonl
       llmkit verify runs/python
-      llmkit verify smollm2 --output certificate.json
+      llmkit verify smollm2/model --output certificate.json
       llmkit verify runs/python --json | jq .passed
 
     A few rows and a few steps, in fp32; of a large model training is tried on the first layers. Each check shows its
