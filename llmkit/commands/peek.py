@@ -25,7 +25,7 @@ from llmkit.console import Progress, say, write_json
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmkit.evaluation.peek import Reading
+    from llmkit.evaluation.peek import TextReading
     from llmkit.generation.sampling import SamplingConfig
 
 LONGEST_INSIDE = 512
@@ -150,7 +150,7 @@ def load_reader(source: str, dtype: Precision) -> Reader:
     return Reader(source, model, tokenizer, longest_sequence(model))
 
 
-def read(reader: Reader, text: str, *, chat: bool, top: int) -> Reading:
+def read(reader: Reader, text: str, *, chat: bool, top: int) -> TextReading:
     """What the model expects at each token of the text, or of the dialogue that the text begins."""
     from llmkit.data.dialogue import Message, render_prompt
     from llmkit.evaluation.peek import read_dialogue, read_text
@@ -172,7 +172,7 @@ def read(reader: Reader, text: str, *, chat: bool, top: int) -> Reading:
         )
 
 
-def describe(reader: Reader, reading: Reading, *, chat: bool) -> dict[str, Any]:
+def describe(reader: Reader, reading: TextReading, *, chat: bool) -> dict[str, Any]:
     """The reading as JSON; the other parts of the document are added to it where they were asked for."""
     from llmkit.evaluation.peek import token_text
 
@@ -204,7 +204,7 @@ def describe(reader: Reader, reading: Reading, *, chat: bool) -> dict[str, Any]:
     }
 
 
-def describe_next(reader: Reader, reading: Reading, sampling: SamplingConfig) -> dict[str, Any]:
+def describe_next(reader: Reader, reading: TextReading, sampling: SamplingConfig) -> dict[str, Any]:
     """The likeliest tokens after the text, with their probability after each stage of sampling."""
     from llmkit.evaluation.peek import entropy_of, next_logits, reshape, token_text
 
@@ -225,7 +225,7 @@ def describe_next(reader: Reader, reading: Reading, sampling: SamplingConfig) ->
     }
 
 
-def describe_layers(reader: Reader, reading: Reading) -> list[list[dict[str, Any]]]:
+def describe_layers(reader: Reader, reading: TextReading) -> list[list[dict[str, Any]]]:
     """For each depth (the embeddings, then each layer) its guess at each token, and at what comes after the text."""
     from llmkit.evaluation.lens import read_layers
     from llmkit.evaluation.peek import token_text
@@ -245,7 +245,7 @@ def describe_layers(reader: Reader, reading: Reading) -> list[list[dict[str, Any
     ]
 
 
-def describe_attention(reader: Reader, reading: Reading, place: tuple[int, int]) -> dict[str, Any]:
+def describe_attention(reader: Reader, reading: TextReading, place: tuple[int, int]) -> dict[str, Any]:
     """How much each token takes from each; the first row and column are what stands before the text."""
     from llmkit.evaluation.lens import attention_map
 
@@ -254,7 +254,7 @@ def describe_attention(reader: Reader, reading: Reading, place: tuple[int, int])
     return {"layer": place[0], "head": place[1], "weights": rows}
 
 
-def ids_inside(reader: Reader, reading: Reading, flag: str) -> list[int]:
+def ids_inside(reader: Reader, reading: TextReading, flag: str) -> list[int]:
     """The ids of the text and the one before it, for what looks at all of them at once."""
     ids = [reading.context, *reading.ids]
     most = min(LONGEST_INSIDE, reader.max_length or LONGEST_INSIDE)
@@ -267,7 +267,7 @@ def ids_inside(reader: Reader, reading: Reading, flag: str) -> list[int]:
     return ids
 
 
-def describe_comparison(reading: Reading, other: Reading, name: str) -> dict[str, Any]:
+def describe_comparison(reading: TextReading, other: TextReading, name: str) -> dict[str, Any]:
     """Where the two models differ, in the shortest stretches of text that both have."""
     from llmkit.evaluation.peek import compare_readings
 
@@ -285,7 +285,7 @@ def describe_comparison(reading: Reading, other: Reading, name: str) -> dict[str
     }
 
 
-def save_page(path: Path, document: dict[str, Any], reader: Reader, reading: Reading) -> None:
+def save_page(path: Path, document: dict[str, Any], reader: Reader, reading: TextReading) -> None:
     """Write the page, with the whole distribution after the text where --next was asked for."""
     from llmkit.evaluation.peek import next_logits
     from llmkit.files import write_file

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from llmkit.training.run import Run, RunOptions
 
 
-class Material(NamedTuple):
+class Pretraining(NamedTuple):
     """All that a run is made from, ready to train."""
 
     settings: PretrainRecipe
@@ -111,7 +111,7 @@ class Arguments(NamedTuple):
     options: RunOptions
 
 
-def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Accelerator, Material]:
+def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Accelerator, Pretraining]:
     """Read the recipe, open the data, build or load the model, and plan the run.
 
     A run that --minutes began keeps what was picked for it: its saved recipe is taken.
@@ -139,7 +139,7 @@ def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Acc
     settings = settings.model_copy(update={"model": sized})
     model = load_model(settings, data) if settings.model.source else build_model(settings, data)
     plan, effort = plan_pretraining(settings, data, model, accelerator)
-    return accelerator, Material(settings, data, model, {**plan, "minutes": minutes}, effort, minutes)
+    return accelerator, Pretraining(settings, data, model, {**plan, "minutes": minutes}, effort, minutes)
 
 
 def build_model(settings: PretrainRecipe, data: PretrainingData) -> Any:
@@ -193,7 +193,7 @@ def load_model(settings: PretrainRecipe, data: PretrainingData) -> Any:
 
 
 def run_pretraining(
-    material: Material, output: Path, accelerator: Accelerator, *, options: RunOptions, as_json: bool
+    material: Pretraining, output: Path, accelerator: Accelerator, *, options: RunOptions, as_json: bool
 ) -> None:
     """Open the run, train, and tell what came out."""
     import functools
@@ -232,7 +232,7 @@ def run_pretraining(
         conclude(summary, run, as_json=as_json)
 
 
-def inputs_of(material: Material) -> dict[str, str]:
+def inputs_of(material: Pretraining) -> dict[str, str]:
     """What must be as it was when a run is continued, besides the recipe."""
     from llmkit.models.vocabulary import content_hash
 

@@ -9,7 +9,7 @@ from llmkit.data.forms import Form, Values, read_forms
 from llmkit.data.messages import Dialogue, Message, content_of
 from llmkit.data.other_forms import MISREAD, NO_DIALOGUE, raise_other_kind, suggest_columns
 from llmkit.data.trees import is_flat, read_tree
-from llmkit.data.turns import Reading, RowError, read_tools, read_turns, split_thought
+from llmkit.data.turns import DialogueReading, RowError, read_tools, read_turns, split_thought
 from llmkit.errors import DataError
 
 __all__ = ["FORMS", "Dialogue", "Message", "content_of", "is_dialogue", "read_dialogues"]
@@ -39,7 +39,7 @@ def read_dialogues(
         DataError: Rows are in no known form, or cannot be read: the first 20 of them, by file and line.
         RecipeError: `columns` names a column that no form has, or that the data have not.
     """
-    reading = Reading(roles or {}, paths)
+    reading = DialogueReading(roles or {}, paths)
 
     def read(form: Form, values: Values, where: str) -> Iterator[Dialogue]:
         tools = read_tools(values.get("tools"))
@@ -90,7 +90,7 @@ def system_turn(values: Values) -> list[Message]:
     return [Message("system", system)] if system.strip() else []
 
 
-def with_input(question: str, extra: Any, reading: Reading) -> str:
+def with_input(question: str, extra: Any, reading: DialogueReading) -> str:
     """An instruction and its input, which follows after an empty line where there is one."""
     if extra is None:
         return question
@@ -102,10 +102,10 @@ def with_input(question: str, extra: Any, reading: Reading) -> str:
     return f"{question}\n\n{extra}" if extra.strip() else question
 
 
-def read_instruction(answer: str) -> Callable[[Values, Reading], list[list[Message]]]:
+def read_instruction(answer: str) -> Callable[[Values, DialogueReading], list[list[Message]]]:
     """A reader of an instruction with its answer in another column, with or without input."""
 
-    def read(values: Values, reading: Reading) -> list[list[Message]]:
+    def read(values: Values, reading: DialogueReading) -> list[list[Message]]:
         if values.get("input") and values.get("context"):
             raise RowError("columns 'input' and 'context' both say something; one of them goes with the instruction")
         extra = values.get("input") or values.get("context")
@@ -115,7 +115,7 @@ def read_instruction(answer: str) -> Callable[[Values, Reading], list[list[Messa
     return read
 
 
-def read_seed(values: Values, reading: Reading) -> list[list[Message]]:
+def read_seed(values: Values, reading: DialogueReading) -> list[list[Message]]:
     """An instruction with instances, each an input and its output: a dialogue for each."""
     instances = values["instances"]
     if not isinstance(instances, list) or not all(isinstance(one, Mapping) for one in instances) or not instances:
@@ -127,10 +127,10 @@ def read_seed(values: Values, reading: Reading) -> list[list[Message]]:
     return dialogues
 
 
-def read_pair(question: str, answer: str) -> Callable[[Values, Reading], list[list[Message]]]:
+def read_pair(question: str, answer: str) -> Callable[[Values, DialogueReading], list[list[Message]]]:
     """A reader of rows with one column for the question and one for the answer; either may hold a list of messages."""
 
-    def read(values: Values, reading: Reading) -> list[list[Message]]:
+    def read(values: Values, reading: DialogueReading) -> list[list[Message]]:
         if isinstance(values[question], list) or isinstance(values[answer], list):
             asked = messages_of(values[question], "user", question, reading)
             answers = messages_of(values[answer], "assistant", answer, reading)
@@ -141,24 +141,24 @@ def read_pair(question: str, answer: str) -> Callable[[Values, Reading], list[li
     return read
 
 
-def messages_of(value: Any, role: str, column: str, reading: Reading) -> list[Message]:
+def messages_of(value: Any, role: str, column: str, reading: DialogueReading) -> list[Message]:
     """A column with a list of messages, or with the text of one."""
     return read_turns(value, reading) if isinstance(value, list) else [Message(role, text_of({column: value}, column))]
 
 
-def read_list(column: str) -> Callable[[Values, Reading], list[list[Message]]]:
+def read_list(column: str) -> Callable[[Values, DialogueReading], list[list[Message]]]:
     """A reader of a list of messages, each with its role."""
 
-    def read(values: Values, reading: Reading) -> list[list[Message]]:
+    def read(values: Values, reading: DialogueReading) -> list[list[Message]]:
         return [[*system_turn(values), *read_turns(values[column], reading)]]
 
     return read
 
 
-def read_alternating(column: str) -> Callable[[Values, Reading], list[list[Message]]]:
+def read_alternating(column: str) -> Callable[[Values, DialogueReading], list[list[Message]]]:
     """A reader of a list of texts, which user and assistant say by turns."""
 
-    def read(values: Values, reading: Reading) -> list[list[Message]]:
+    def read(values: Values, reading: DialogueReading) -> list[list[Message]]:
         said = enumerate(values[column])
         return [[*system_turn(values), *(Message(("user", "assistant")[i % 2], text) for i, text in said)]]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from llmkit.data.labelled_set import LabelledData, Reading, TensorRows, cut_splits
+from llmkit.data.labelled_set import LabelledData, RowReading, TensorRows, cut_splits
 from llmkit.data.season import choose_season, lag_of
 from llmkit.data.series import Series, fit_series, mackey_glass, read_series
 from llmkit.data.splits import share_of
@@ -23,7 +23,7 @@ from llmkit.recipe.schema import BaselineData
 def encode_mackey_glass(data: BaselineData) -> LabelledData:
     """The built-in series."""
     series = Series(mackey_glass()[:, None], ["x"], ["x"], None, list(range(4000)), [])
-    return encode_windows(series, [], data, Reading(columns=["x"], targets=["x"]))
+    return encode_windows(series, [], data, RowReading(columns=["x"], targets=["x"]))
 
 
 def encode_series(table: Table, data: BaselineData) -> LabelledData:
@@ -33,14 +33,14 @@ def encode_series(table: Table, data: BaselineData) -> LabelledData:
     targets = [data.target] if isinstance(data.target, str) else list(data.target or [])
     series = read_series(table.rows, table.names, targets, data.leave_out, where=str(data.source))
     splits = [table.splits[i] for i in series.order]
-    reading = Reading(list(table.names), [], series.targets, table.has_names, data.encoding)
+    reading = RowReading(list(table.names), [], series.targets, table.has_names, data.encoding)
     noted = Series(
         series.values, series.columns, series.targets, series.calendar, series.order, [*table.notes, *series.notes]
     )
     return encode_windows(noted, splits, data, reading)
 
 
-def encode_windows(series: Series, given: Sequence[str], data: BaselineData, reading: Reading) -> LabelledData:
+def encode_windows(series: Series, given: Sequence[str], data: BaselineData, reading: RowReading) -> LabelledData:
     """A series as windows; the targets are values `horizon` steps later. The end of time is the test."""
     values, length, first = series.values, len(series.values), data.look_back + data.horizon - 1
     train_end, test_start = cut_time(length, given, data)

@@ -13,7 +13,7 @@ from llmkit.data.documents import PlainTextError, read_records
 from llmkit.data.messages import Message
 from llmkit.data.other_forms import PLAIN_TEXT
 from llmkit.data.trees import gather_trees, is_flat
-from llmkit.data.turns import Reading, RowError
+from llmkit.data.turns import DialogueReading, RowError
 from llmkit.errors import DataError, RecipeError
 
 MOST_ERRORS = 20
@@ -32,7 +32,7 @@ class Form(NamedTuple):
     name: str
     columns: tuple[str, ...]
     optional: tuple[str, ...]
-    read: Callable[[Values, Reading], Sequence[list[Message]]]
+    read: Callable[[Values, DialogueReading], Sequence[list[Message]]]
     fits: Callable[[Values], bool] = lambda values: True
 
     def is_form_of(self, values: Values) -> bool:
@@ -43,7 +43,7 @@ class Form(NamedTuple):
 def read_forms(
     source: str,
     columns: Mapping[str, str],
-    reading: Reading,
+    reading: DialogueReading,
     *,
     known: Sequence[str],
     detect: Callable[[Values, str], Form],

@@ -19,7 +19,7 @@ from llmkit.data import python_docs
 from llmkit.data.classic import CLASSIC_SETS, load_classic
 from llmkit.data.forecast import encode_mackey_glass, encode_series
 from llmkit.data.images import ImageEncoder
-from llmkit.data.labelled_set import LabelledData, Reading, TaskName, TensorRows, cut_splits, read_encoder
+from llmkit.data.labelled_set import LabelledData, RowReading, TaskName, TensorRows, cut_splits, read_encoder
 from llmkit.data.open_source import open_source
 from llmkit.data.pictures import Pictures
 from llmkit.data.splits import SPLITS, assign_splits, content_of
@@ -154,9 +154,9 @@ def join_texts(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     return "\n".join(str(row[column]) for column in columns if row.get(column) is not None)
 
 
-def reading_of(table: Table, texts: Sequence[str], target: str, data: BaselineData) -> Reading:
+def reading_of(table: Table, texts: Sequence[str], target: str, data: BaselineData) -> RowReading:
     """How new rows are to be read."""
-    return Reading(list(table.names), list(texts), [target], table.has_names, data.encoding, dict(table.class_names))
+    return RowReading(list(table.names), list(texts), [target], table.has_names, data.encoding, dict(table.class_names))
 
 
 def encode_pictures(pictures: Pictures, data: BaselineData) -> LabelledData:
@@ -182,7 +182,7 @@ def encode_pictures(pictures: Pictures, data: BaselineData) -> LabelledData:
         *describe_classes(labels, target, splits),
         *notes,
     ]
-    reading = Reading(class_names=dict(pictures.class_names))
+    reading = RowReading(class_names=dict(pictures.class_names))
     return LabelledData(where, "classification", cut_splits(rows, splits, data), encoder, target, notes, reading)
 
 

@@ -90,7 +90,7 @@ class TensorRows:
 
 
 @dataclass(frozen=True)
-class Reading:
+class RowReading:
     """How new rows are to be read as the training rows were.
 
     Args:
@@ -120,7 +120,7 @@ class LabelledData:
     encoder: Encoder
     target: Target
     notes: list[str]
-    reading: Reading = Reading()
+    reading: RowReading = RowReading()
 
     @property
     def form(self) -> Form:

@@ -25,7 +25,7 @@ from llmkit.data.documents import read_records
 from llmkit.data.file_tree import is_archive, open_tree
 from llmkit.data.hub import is_hub_name
 from llmkit.data.images import ImageEncoder
-from llmkit.data.labelled_set import Encoder, Reading, TensorRows, read_encoder
+from llmkit.data.labelled_set import Encoder, RowReading, TensorRows, read_encoder
 from llmkit.data.language import SymbolEncoder
 from llmkit.data.pictures import decode_picture, is_picture, pictures_of_column
 from llmkit.data.records import BadLines, read_json_or_lines
@@ -69,7 +69,7 @@ class Rules:
 
     encoder: Encoder
     target: Target
-    reading: Reading
+    reading: RowReading
 
     @property
     def needed(self) -> list[str]:
@@ -81,7 +81,7 @@ class Rules:
 
 def read_rules(stored: Stored) -> Rules:
     """What `LabelledData.to_json` gave."""
-    return Rules(read_encoder(stored["encoder"]), read_target(stored["target"]), Reading(**stored["reading"]))
+    return Rules(read_encoder(stored["encoder"]), read_target(stored["target"]), RowReading(**stored["reading"]))
 
 
 def read_new_rows(stored: Stored, source: str, *, encoding: str | None = None) -> NewRows:

@@ -19,12 +19,12 @@ from llmkit.data.documents import read_records
 from llmkit.data.file_tree import FileTree, is_archive, open_tree
 from llmkit.data.pictures import (
     Pictures,
+    class_and_split,
     describe_resizing,
     find_picture_column,
     is_picture,
     join_pictures,
     picture_of_value,
-    place_of,
     read_picture_tree,
     stack_pictures,
 )
@@ -218,8 +218,8 @@ def read_tree(tree: FileTree, data: BaselineData) -> Table | Pictures:
     split_files = [name for name in tree.names if split_in_name(bare_name(name)) and is_rows_file(name)]
     if split_files:
         return read_split_files(tree, split_files, data)
-    texts = [name for name in tree.names if name.lower().endswith(".txt") and place_of(name)[0]]
-    if len({place_of(name)[0] for name in texts}) > 1:
+    texts = [name for name in tree.names if name.lower().endswith(".txt") and class_and_split(name)[0]]
+    if len({class_and_split(name)[0] for name in texts}) > 1:
         return read_class_folders(tree, texts, data)
     top = [name for name in tree.names if "/" not in name]
     per_class = one_file_per_class(top) or [name for name in top if name.lower().endswith(".txt")]
@@ -286,7 +286,7 @@ def decode_member(tree: FileTree, name: str, data: BaselineData) -> str:
 
 def read_class_folders(tree: FileTree, names: Sequence[str], data: BaselineData) -> Table:
     """A text per file, the folder it lies in its class."""
-    places = [place_of(name) for name in names]
+    places = [class_and_split(name) for name in names]
     rows = [
         {"label": label, "text": decode_member(tree, name, data)}
         for name, (label, _) in zip(names, places, strict=True)

@@ -188,7 +188,7 @@ def read_picture_tree(tree: FileTree, image_size: int | None) -> Pictures:
         DataError: There are pictures outside of any class, or of several sizes and none was asked for.
     """
     names = [name for name in tree.names if is_picture(name)]
-    places = [place_of(name) for name in names]
+    places = [class_and_split(name) for name in names]
     loose = next((name for name, (label, _) in zip(names, places, strict=True) if not label), None)
     if loose is not None:
         raise DataError(
@@ -213,10 +213,10 @@ def describe_resizing(image_size: int | None) -> list[str]:
     ]
 
 
-def place_of(name: str) -> tuple[str, str]:
+def class_and_split(name: str) -> tuple[str, str]:
     """(class, split) by the folders of a picture or text.
 
-    >>> place_of("cifar10/train/cat/1.png"), place_of("cats/1.png")
+    >>> class_and_split("cifar10/train/cat/1.png"), class_and_split("cats/1.png")
     (('cat', 'train'), ('cats', ''))
     """
     folders = PurePosixPath(name).parts[:-1]

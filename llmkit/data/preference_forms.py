@@ -12,7 +12,7 @@ from llmkit.data.dialogue_forms import SYSTEM, messages_of, system_turn, text_of
 from llmkit.data.forms import Form, Values, read_forms
 from llmkit.data.messages import Dialogue, Message, content_of
 from llmkit.data.other_forms import is_judged
-from llmkit.data.turns import Reading, RowError, read_tools, read_turn, read_turns, split_thought
+from llmkit.data.turns import DialogueReading, RowError, read_tools, read_turn, read_turns, split_thought
 from llmkit.errors import DataError
 
 TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -86,7 +86,7 @@ def read_preferences(
         DataError: Rows are no pairs, or cannot be read: the first 20 of them, by file and line.
         RecipeError: `columns` names a column that no form has.
     """
-    reading = Reading(roles or {})
+    reading = DialogueReading(roles or {})
 
     def read(form: Form, values: Values, where: str) -> Iterator[Preference]:
         both = ([split_thought(m, reading) for m in messages] for messages in form.read(values, reading))
@@ -138,7 +138,7 @@ def has_answer(messages: list[Message]) -> bool:
     return bool(answers) and not any(message.is_empty for message in answers)
 
 
-def read_transcripts(values: Values, reading: Reading) -> tuple[list[Message], list[Message]]:
+def read_transcripts(values: Values, reading: DialogueReading) -> tuple[list[Message], list[Message]]:
     """Two whole dialogues, each one text with Human: and Assistant: before the turns."""
     return parse_transcript(text_of(values, "chosen")), parse_transcript(text_of(values, "rejected"))
 
@@ -158,7 +158,7 @@ def is_transcript(values: Values) -> bool:
     return all(found and (found[1] == "Human" or not asked_column(values)) for found in begins)
 
 
-def read_answers(values: Values, reading: Reading) -> tuple[list[Message], list[Message]]:
+def read_answers(values: Values, reading: DialogueReading) -> tuple[list[Message], list[Message]]:
     """A prompt, as a text or messages, and two answers, as texts, single messages or lists of messages."""
     asked = asked_messages(values, reading)
     chosen, rejected = (answer_messages(values[name], name, reading) for name in ("chosen", "rejected"))
@@ -174,7 +174,7 @@ def asked_column(values: Values) -> str | None:
     return next((name for name in ("conversations", "messages", *QUESTIONS) if name in values), None)
 
 
-def asked_messages(values: Values, reading: Reading) -> list[Message]:
+def asked_messages(values: Values, reading: DialogueReading) -> list[Message]:
     """What was asked; nothing where the answers are whole dialogues."""
     column = asked_column(values)
     if column is None:
@@ -189,14 +189,14 @@ def asked_messages(values: Values, reading: Reading) -> list[Message]:
     return [*system_turn(values), *messages_of(values[column], "user", column, reading)]
 
 
-def answer_messages(value: Any, column: str, reading: Reading) -> list[Message]:
+def answer_messages(value: Any, column: str, reading: DialogueReading) -> list[Message]:
     """An answer: a text, one message, or a list of them."""
     if isinstance(value, Mapping):
         return [read_turn(value, 1, reading)]
     return messages_of(value, "assistant", column, reading)
 
 
-def read_both(values: Values, reading: Reading) -> tuple[list[Message], list[Message]]:
+def read_both(values: Values, reading: DialogueReading) -> tuple[list[Message], list[Message]]:
     """Two whole dialogues as lists of messages."""
     return read_turns(values["chosen_messages"], reading), read_turns(values["rejected_messages"], reading)
 

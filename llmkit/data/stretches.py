@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmkit.data.decoding import decode, read_bytes, split_lines
 from llmkit.data.documents import read_documents
-from llmkit.data.labelled_set import LabelledData, Reading, TensorRows, check_split
+from llmkit.data.labelled_set import LabelledData, RowReading, TensorRows, check_split
 from llmkit.data.language import SymbolEncoder, cut_stretches, fit_symbols, is_list_of_texts
 from llmkit.data.splits import SPLITS, assign_splits, share_of
 from llmkit.data.targets import SymbolTarget
@@ -37,7 +37,7 @@ def encode_language(data: BaselineData, *, max_length: int) -> LabelledData:
     splits = {split: rows_of_texts(encoder, texts[split]) for split in SPLITS}
     notes = [*notes, *describe_symbols(encoder, splits)]
     return LabelledData(
-        where, "language", splits, encoder, SymbolTarget(encoder.num_symbols), notes, Reading(encoding=data.encoding)
+        where, "language", splits, encoder, SymbolTarget(encoder.num_symbols), notes, RowReading(encoding=data.encoding)
     )
 
 

@@ -10,7 +10,7 @@ from llmkit.console import warn
 from llmkit.data.columns import as_number, is_missing
 from llmkit.data.document import Record
 from llmkit.data.messages import Message
-from llmkit.data.turns import Reading, read_turn
+from llmkit.data.turns import DialogueReading, read_turn
 
 Node = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ FLAT_COLUMNS = ("message_id", "parent_id", "text", "role")
 WORST_RANK = 1 << 30
 
 
-def read_tree(values: Mapping[str, Any], reading: Reading) -> list[list[Message]]:
+def read_tree(values: Mapping[str, Any], reading: DialogueReading) -> list[list[Message]]:
     """The dialogues of a tree: one along the best answers, or one to each last answer.
 
     An answer that several paths share is learned in the first of them alone: else it would count as often as it is
@@ -50,7 +50,7 @@ def read_tree(values: Mapping[str, Any], reading: Reading) -> list[list[Message]
     return dialogues
 
 
-def walk(node: Node, before: tuple[Node, ...], reading: Reading) -> Iterator[tuple[Node, ...]]:
+def walk(node: Node, before: tuple[Node, ...], reading: DialogueReading) -> Iterator[tuple[Node, ...]]:
     """All paths from the root to a leaf, the best ranked first."""
     path = (*before, node)
     replies = [reply for reply in node.get("replies") or () if not is_true(reply.get("deleted"))]

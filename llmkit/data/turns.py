@@ -56,7 +56,7 @@ class RowError(Exception):
 
 
 @dataclass
-class Reading:
+class DialogueReading:
     """How rows are read, and what is to be told of them in the end.
 
     Attributes:
@@ -85,14 +85,14 @@ class Content(NamedTuple):
     calls: tuple[ToolCall, ...]
 
 
-def read_turns(turns: Any, reading: Reading) -> list[Message]:
+def read_turns(turns: Any, reading: DialogueReading) -> list[Message]:
     """The messages of a list of turns."""
     if not isinstance(turns, list) or not turns:
         raise RowError("there are no messages")
     return [read_turn(turn, number, reading) for number, turn in enumerate(turns, start=1)]
 
 
-def read_turn(turn: Any, number: int, reading: Reading) -> Message:
+def read_turn(turn: Any, number: int, reading: DialogueReading) -> Message:
     """One message; everything about it that cannot be shown to a model is an error."""
     if not isinstance(turn, Mapping):
         raise RowError(f"message {number} is no object with a role and a content")
@@ -133,7 +133,7 @@ def keys_of(turn: Mapping[str, Any], number: int) -> tuple[str, str]:
     return role_keys[0], "content"
 
 
-def split_thought(message: Message, reading: Reading) -> Message:
+def split_thought(message: Message, reading: DialogueReading) -> Message:
     """A message; of an answer with the thinking part that is written at its beginning taken out."""
     found = THOUGHT.match(message.content)
     if found is None or message.role != "assistant" or message.thinking:
@@ -225,7 +225,7 @@ def parse_call(call: Any, number: int) -> ToolCall:
     return ToolCall(name, json.dumps(arguments or {}, ensure_ascii=False), str(outer.get("id") or ""))
 
 
-def read_weight(turn: Mapping[str, Any], number: int, role: str, reading: Reading) -> bool:
+def read_weight(turn: Mapping[str, Any], number: int, role: str, reading: DialogueReading) -> bool:
     """Whether a message is trained, where it says so itself: train, weight or loss_weight."""
     for key in WEIGHTS:
         value = turn.get(key)

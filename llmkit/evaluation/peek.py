@@ -56,7 +56,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextReading:
     """A text as ids, what each id stands for in it, and what the model expected there."""
 
     text: str
@@ -107,7 +107,7 @@ OnRead = Callable[[int], None]
 
 def read_text(
     model: Any, tokenizer: Any, text: str, *, max_length: int | None, top: int = 5, on_read: OnRead | None = None
-) -> Reading:
+) -> TextReading:
     """Predict each token of a text from what precedes it, in windows as `evaluate --task perplexity` cuts them.
 
     Args:
@@ -124,7 +124,7 @@ def read_text(
     ids, pieces = cut_text(tokenizer, text)
     context = (beginning_ids(tokenizer) or [end_of_document_id(tokenizer)])[0]
     guesses = read_ids(model, ids, context=context, max_length=max_length, top=top, on_read=on_read)
-    return Reading(text, pieces, guesses, context, [True] * len(ids))
+    return TextReading(text, pieces, guesses, context, [True] * len(ids))
 
 
 def cut_text(tokenizer: Any, text: str) -> tuple[list[int], list[str]]:
@@ -156,7 +156,7 @@ def read_dialogue(
     max_length: int | None,
     top: int = 5,
     on_read: OnRead | None = None,
-) -> Reading:
+) -> TextReading:
     """Predict each id of a rendered dialogue but the first. Control tokens are shown; sums leave them out."""
     pieces, start = [], 1
     for stop in range(2, len(ids) + 1):
@@ -166,7 +166,7 @@ def read_dialogue(
         start = start if is_part else stop
     guesses = read_ids(model, ids[1:], context=ids[0], max_length=max_length, top=top, on_read=on_read)
     control = control_ids(tokenizer)
-    return Reading("".join(pieces), pieces, guesses, ids[0], [token not in control for token in ids[1:]])
+    return TextReading("".join(pieces), pieces, guesses, ids[0], [token not in control for token in ids[1:]])
 
 
 def read_ids(
@@ -232,7 +232,7 @@ def make_guesses(logits: Tensor, ids: Sequence[int], top: int) -> list[Guess]:
     ]
 
 
-def next_logits(model: Any, reading: Reading, max_length: int | None) -> Tensor:
+def next_logits(model: Any, reading: TextReading, max_length: int | None) -> Tensor:
     """(V,) float32 logits of what comes after the text, given as much of it as the model takes."""
     ids = [reading.context, *reading.ids][-(max_length or LONGEST_WINDOW) :]
     return next(logits_from(model, ids, len(ids) - 1))[0]
@@ -296,7 +296,7 @@ class Stretch:
         return self.other_bits - self.bits
 
 
-def compare_readings(one: Reading, other: Reading) -> list[Stretch]:
+def compare_readings(one: TextReading, other: TextReading) -> list[Stretch]:
     """Two readings of the same text, in the shortest stretches that both tokenizations have.
 
     With equal tokenizers each token is a stretch (tokens that share a character stay together).
@@ -310,7 +310,7 @@ def compare_readings(one: Reading, other: Reading) -> list[Stretch]:
     return stretches
 
 
-def cumulative(reading: Reading) -> dict[int, float]:
+def cumulative(reading: TextReading) -> dict[int, float]:
     """Characters so far -> bits so far, at the end of each token. Parts of a character count where it ends."""
     sums: dict[int, float] = {}
     position, total = 0, 0.0

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from llmkit.data.labelled import read_labelled
-from llmkit.data.pictures import decode_picture, place_of, png_of
+from llmkit.data.pictures import class_and_split, decode_picture, png_of
 from llmkit.errors import DataError, UsageError
 from llmkit.recipe.schema import BaselineData
 
@@ -153,9 +153,9 @@ def test_a_picture_outside_of_the_class_folders_is_an_error(animals):
 
 
 def test_folders_say_class_and_split():
-    assert place_of("cifar10/train/cat/1.png") == ("cat", "train")
-    assert place_of("cats/1.png") == ("cats", "")
-    assert place_of("test/1.png") == ("", "test")
+    assert class_and_split("cifar10/train/cat/1.png") == ("cat", "train")
+    assert class_and_split("cats/1.png") == ("cats", "")
+    assert class_and_split("test/1.png") == ("", "test")
 
 
 def test_without_pillow_the_error_says_what_to_install(animals, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from llmkit.errors import DataError
 from llmkit.evaluation.peek import (
     Guess,
-    Reading,
+    TextReading,
     compare_readings,
     cut_text,
     entropy_of,
@@ -29,7 +29,7 @@ TEXT = "the model learns 👍🏽 naïve\n\ttext <|im_end|> class"
 def reading(pieces, bits):
     """A reading made by hand."""
     guesses = [Guess(i, -b * math.log(2), 1, 0.0, ()) for i, b in enumerate(bits)]
-    return Reading("".join(pieces), pieces, guesses, 0, [True] * len(pieces))
+    return TextReading("".join(pieces), pieces, guesses, 0, [True] * len(pieces))
 
 
 def test_pieces_of_a_text_are_the_text(tiny_tokenizer):
