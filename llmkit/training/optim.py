@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -76,6 +76,24 @@ def make_optimizer(model: nn.Module, config: TrainSection) -> torch.optim.Optimi
     if any(p.dtype == torch.bfloat16 for group in groups for p in group["params"]):
         return MasterWeights(groups, make)
     return make(groups)
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], bound: float) -> float:
+    """Scale the gradients down to a norm of `bound`; the norm that they had together.
+
+    What torch's clip_grad_norm_ does, to the last bit. On a CPU that takes a tenth of a small network's step; a third
+    of it is enough where nothing is multiplied by 1, nor sorted by device and type.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients or gradients[0].device.type != "cpu":
+        return float(nn.utils.clip_grad_norm_(parameters, bound))
+    total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    norm = total.item()
+    if not math.isfinite(norm) or norm + 1e-6 > bound:
+        scale = torch.clamp(bound / (total + 1e-6), max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale)
+    return norm
 
 
 def parameter_groups(model: nn.Module, config: TrainSection) -> Groups:

@@ -251,14 +251,18 @@ class Session:
 
     def look(self, done: int, bar: Progress, *, is_measured: bool = False) -> None:
         """Validate, unless that was done before, and take samples where it is time to."""
-        begin, config = time.perf_counter(), self.loop.config
-        if is_due(done, config.validate_every) and not is_measured:
+        config = self.loop.config
+        validates, samples = is_due(done, config.validate_every) and not is_measured, is_due(done, config.sample_every)
+        if not (validates or samples):
+            return
+        begin = time.perf_counter()
+        if validates:
             self.measure(done, bar)
             if config.patience and done > self.saved_step and best_step(self.past_validations()) == done:
                 self.save(done)
             elif config.keep_best:
                 self.prune()
-        if is_due(done, config.sample_every):
+        if samples:
             self.take_samples(done)
         self.clock.add_look(time.perf_counter() - begin)
 

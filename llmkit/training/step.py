@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from llmkit.batch import IGNORE_INDEX, Batch, LossSum, MeasuringLoss, Rows, count_targets, to_device
 from llmkit.errors import RecipeError, RunError
 from llmkit.recipe.schema import TrainSection
-from llmkit.training.optim import lr_at
+from llmkit.training.optim import clip_gradients, lr_at
 from llmkit.training.order import (
     Indices,
     rows_of_step,
@@ -273,11 +273,7 @@ class Loop:
         """Scale the gradients down to `max_grad_norm`; the norm that they had, over all parameters."""
         bound = self.config.max_grad_norm or math.inf
         if isinstance(self.wrapped, SummedLoss | DistributedDataParallel):
-            total = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-            norm = total.item()
-            if not norm + 1e-6 <= bound:  # torch would also multiply by 1 where there is nothing to clip
-                nn.utils.clip_grads_with_norm_(self.parameters, bound, total)
-            return norm
+            return clip_gradients(self.parameters, bound)
         # A process holds but a part of the gradients: Accelerate knows how to add up their norms.
         return float(self.accelerator.clip_grad_norm_(self.parameters, bound))
 

@@ -31,6 +31,8 @@ def trackers(accelerator: Accelerator, config: TrainSection, run: Run) -> Iterat
 
 def track(accelerator: Accelerator, values: Mapping[str, Any]) -> None:
     """Hand one line of metrics to the trackers."""
+    if not accelerator.trackers:
+        return
     numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
     numbers |= {f"validation/{k}": v for k, v in values.get("validation", {}).items() if isinstance(v, int | float)}
     with guest("failed"):

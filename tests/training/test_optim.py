@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from importlib.util import find_spec
 
 import pytest
@@ -17,7 +18,7 @@ from llmkit.recipe.schema import ModelSection, PretrainRecipe, TrainSection
 from llmkit.training.checkpoint import optimizer_tensors, restore_optimizer
 from llmkit.training.job import start_job
 from llmkit.training.loop import train
-from llmkit.training.optim import lr_at, make_optimizer
+from llmkit.training.optim import clip_gradients, lr_at, make_optimizer
 from llmkit.training.run import open_run
 
 HAS_BITSANDBYTES = find_spec("bitsandbytes") is not None
@@ -225,3 +226,22 @@ def test_states_of_8_bits_are_those_of_matrices(wide_model):
     state = optimizer_tensors(wide_model, optimizer)
     eight_bits = {name.partition("|")[0] for name, tensor in state.items() if tensor.dtype == torch.uint8}
     assert eight_bits == {name for name, p in wide_model.named_parameters() if p.ndim == 2 and "embed" not in name}
+
+
+@pytest.mark.parametrize("bound", [0.1, 3.0, 1e9, math.inf])
+@pytest.mark.parametrize("factor", [1.0, math.inf, math.nan], ids=["finite", "infinite", "no number"])
+def test_gradients_are_clipped_as_torch_does_to_the_last_bit(bound, factor):
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([nn.Parameter(torch.zeros(shape)) for shape in ((3, 5), (7,), (1,), (2, 2))] for _ in range(2))
+    for one, other in zip(ours[:-1], theirs[:-1], strict=True):  # the last has none
+        one.grad = torch.randn(one.shape, generator=generator)
+        one.grad[0] *= factor
+        other.grad = one.grad.clone()
+    norm, expected = clip_gradients(ours, bound), nn.utils.clip_grad_norm_(theirs, bound)
+    torch.testing.assert_close(norm, float(expected), rtol=0, atol=0, equal_nan=True)
+    for one, other in zip(ours[:-1], theirs[:-1], strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0, equal_nan=True)
+
+
+def test_without_gradients_there_is_no_norm():
+    assert clip_gradients([nn.Parameter(torch.zeros(2))], 1.0) == 0.0
