@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,12 @@ class Shown:
         from llmkit.evaluation.gate import parse_gate
 
         return [parse_gate(text) for text in self.gates]
+
+    def check_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Raise for a condition about a metric that no task will have; `names` are those of each task."""
+        from llmkit.evaluation.gate import check_names
+
+        check_names(self.parse_gates(), names)
 
     def close(self, measured: Sequence[Measured]) -> None:
         """Check the conditions, write the JSON document where one is wanted, and raise where one does not hold."""

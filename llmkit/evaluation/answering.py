@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -109,25 +110,35 @@ def score(work: Work, requests: Sequence[Request]) -> list[Score]:
     keys = [key_of(request.context, request.continuation) for request in requests] if journal else []
     found = {i: Score(*known) for i, key in enumerate(keys) if journal and (known := journal.get(key))}
     missing = [index for index in range(len(requests)) if index not in found]
-    done = 0
+    sizes = sizes_of(requests)
+    done, total = 0.0, max(sum(sizes), 1.0)
 
-    def tell(count: int) -> None:
+    def tell(numbers: Iterable[int]) -> None:
         nonlocal done
-        done += count
-        work.on_progress(done * len(work.examples) // max(len(requests), 1), len(work.examples))
+        done += sum(sizes[number] for number in numbers)
+        work.on_progress(round(done / total * len(work.examples)), len(work.examples))
 
     def on_scored(scores: Mapping[int, Score]) -> None:
         if journal:
             journal.add({keys[missing[number]]: list(value) for number, value in scores.items()})
-        tell(len(scores))
+        tell(missing[number] for number in scores)
 
-    tell(len(found))
+    tell(found)
     wanted = [requests[index] for index in missing]
     scores = score_continuations(
         work.subject.model, wanted, batch_tokens=work.subject.batch_tokens, on_scored=on_scored
     )
     found.update(zip(missing, scores, strict=True))
     return [found[index] for index in range(len(requests))]
+
+
+def sizes_of(requests: Sequence[Request]) -> list[float]:
+    """How much work each request is: its continuation, and its part of a context that several share.
+
+    The longest come first: by their number alone the time that is left would look ten times as long.
+    """
+    sharing = Counter(request.context for request in requests)
+    return [len(r.continuation) + len(r.context) / sharing[r.context] for r in requests]
 
 
 def choice_item(work: Work, example: Example, pairs: Sequence[Pair], scores: Sequence[Score]) -> Item:

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 
 from llmkit.errors import DataError, UsageError
-from llmkit.evaluation.evaluate import score_names
 from llmkit.evaluation.metrics import MEASURES, paired_agreement
 from llmkit.evaluation.statistics import Interval, Labels, holm, mcnemar, paired_bootstrap, sign_flip, swaps
-from llmkit.evaluation.subject import Setting
-from llmkit.evaluation.task import Task
 
 ASKED = ("kind", "version", "metric", "shots", "draw", "seed", "prompt")
 """What of a result a comparison asks for."""
@@ -256,14 +253,6 @@ def agreements(a: Sequence[Record], b: Sequence[Record], seed: int) -> list[Diff
         one, other = (np.array([item.chosen[end] for item in side], dtype=np.int64) for side in (a, b))
         found += [agreement(name, end, (one, other), right, seed) for name in MEASURES]
     return found
-
-
-def compared_names(task: Task, setting: Setting) -> tuple[str, ...]:
-    """The metrics that a comparison of a task will have, known before anything is asked."""
-    if task.kind != "label":
-        return score_names(task, setting)
-    ends = ("", "_calibrated") if setting.calibrate else ("",)
-    return (*score_names(task, setting), *(name + end for name in MEASURES for end in ends))
 
 
 def agreement(name: str, end: str, said: tuple[Labels, Labels], right: Labels, seed: int) -> Difference:

@@ -17,11 +17,12 @@ from llmkit.evaluation import metrics
 from llmkit.evaluation.answering import Work, answer
 from llmkit.evaluation.contamination import Overlap
 from llmkit.evaluation.fewshot import ShotDrawer
-from llmkit.evaluation.metrics import MEASURES, Item, Metrics
+from llmkit.evaluation.metrics import Item, Metrics
+from llmkit.evaluation.names import name_in_groups
 from llmkit.evaluation.perplexity import compressed_bits_per_byte
 from llmkit.evaluation.prompts import text_of_example
 from llmkit.evaluation.subject import OnProgress, Setting, Subject
-from llmkit.evaluation.task import CHOSEN_BY, PREDICTED, SAID, Example, Task, first_examples
+from llmkit.evaluation.task import Example, Task, first_examples
 
 __all__ = ["Setting", "Subject", "TaskResult", "evaluate_task"]
 
@@ -190,33 +191,7 @@ def measure(task: Task, items: Sequence[Item], seed: int) -> Metrics:
         found = metrics.mean_scores(items, seed)
     if not any(item.group for item in items):
         return found
-    # Macro-F1 and the like are no score of single items.
-    name = next(name for name in (task.metric, *items[0].scores) if name in items[0].scores)
-    return {**found, **metrics.group_metrics(items, name, seed)}
-
-
-def score_names(task: Task, setting: Setting) -> tuple[str, ...]:
-    """The scores that each item will have, known before anything is asked."""
-    if task.kind == "perplexity":
-        return PREDICTED[:1]
-    if task.metrics == SAID:
-        return ("accuracy", "nats")
-    if task.kind == "generate":
-        return task.metrics
-    ways = {"accuracy_pmi": setting.pmi, "accuracy_calibrated": setting.calibrate and task.kind == "label"}
-    return (*CHOSEN_BY, *(name for name, is_wanted in ways.items() if is_wanted))
-
-
-def metric_names(task: Task, setting: Setting) -> tuple[str, ...]:
-    """The metrics that a task will have, those of single groups apart."""
-    if task.kind == "perplexity" or task.metrics == SAID:
-        return task.metrics
-    scores = score_names(task, setting)
-    groups = [f"{name}_macro" for name in scores] if any(example.group for example in task.examples("test")) else []
-    if task.kind != "label":
-        return (*scores, *groups)
-    ends = ("", "_calibrated") if setting.calibrate else ("",)
-    return (*scores, *groups, *(name + end for name in (*MEASURES, "log_loss", "calibration_error") for end in ends))
+    return {**found, **metrics.group_metrics(items, name_in_groups(task, items[0].scores), seed)}
 
 
 def chance_level(task: Task, examples: Sequence[Example]) -> float | None:

@@ -80,17 +80,40 @@ def check_gates(gates: Sequence[Gate], measured: Sequence[Measured]) -> list[Ver
     return [verdict for gate in gates for verdict in check_gate(gate, measured)]
 
 
-def check_names(gates: Sequence[Gate], names: Mapping[str, Sequence[str]]) -> None:
-    """Raise for a condition about none of the metrics that tasks will have, before anything has been measured."""
+def check_names(
+    gates: Sequence[Gate],
+    names: Mapping[str, Sequence[str]],
+    without_interval: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Raise for a condition about nothing that tasks will have, before anything has been measured.
+
+    Args:
+        gates: The conditions.
+        names: Task -> its metrics.
+        without_interval: Task -> those of them that will have no interval.
+
+    Raises:
+        UsageError: No task has the metric, or one has it without the interval whose end is asked for.
+    """
     for gate in gates:
-        if not any(gate.metric in metrics and gate.task in (None, task) for task, metrics in names.items()):
+        about = [task for task, metrics in names.items() if gate.metric in metrics and gate.task in (None, task)]
+        if not about:
             raise about_nothing(gate, [f"{task}:{name}" for task, metrics in names.items() for name in metrics])
+        for task in about if gate.end else ():
+            if gate.metric in (without_interval or {}).get(task, ()):
+                raise no_interval(gate, task)
 
 
 def about_nothing(gate: Gate, known: Iterable[str]) -> UsageError:
     """The error for a condition that nothing can meet or miss."""
     fix = f"there is {', '.join(dict.fromkeys(known))}"
     return UsageError(f"nothing that is measured here is {gate.text!r}", where="--gate", fix=fix)
+
+
+def no_interval(gate: Gate, task: str) -> UsageError:
+    """The error for the end of an interval that is not there."""
+    message = f"{task}:{gate.metric} has no interval"
+    return UsageError(message, where=f"--gate {gate.text}", fix="take the value itself")
 
 
 def check_gate(gate: Gate, measured: Sequence[Measured]) -> list[Verdict]:
@@ -102,7 +125,6 @@ def check_gate(gate: Gate, measured: Sequence[Measured]) -> list[Verdict]:
     for found in about:
         value = getattr(found, gate.end) if gate.end else found.value
         if value is None:
-            message = f"{found.task}:{found.metric} has no interval"
-            raise UsageError(message, where=f"--gate {gate.text}", fix="take the value itself")
+            raise no_interval(gate, found.task)
         verdicts.append(Verdict(gate, found, value, bool(SIGNS[gate.sign](value, gate.number))))
     return verdicts

@@ -168,7 +168,7 @@ def draw_rows(size: int, seed: Seed) -> Iterator[NDArray[np.int64]]:
 
 def middle(draws: ArrayLike) -> tuple[float, float]:
     """The middle 95% of the draws."""
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = np.quantile(np.asarray(draws, dtype=np.float64), (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -47,4 +47,5 @@ class Setting:
 
 
 OnProgress = Callable[[int, int], None]
-"""Told how many examples are done, and of how many; first of all how many were done before."""
+"""Told how many examples are done, and of how many: first of all how many were done before, and then examples' worth
+of work, in which a long one counts for more."""

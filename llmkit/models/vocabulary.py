@@ -17,6 +17,7 @@ from llmkit.errors import ModelError
 from llmkit.losses import causal_lm_loss_sum
 from llmkit.models.causal_lm import model_folder
 from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter
+from llmkit.tokenizer import check_hub_name
 
 HASHED_BYTES = 1 << 26
 """So much of a file's beginning and of its end goes into its hash."""
@@ -91,7 +92,12 @@ def content_hash(source: str) -> str:
 
 
 def revision_of(name: str) -> str | None:
-    """The commit of a hub model that a load of it takes; None where there is no such model, as loading it will tell."""
+    """The commit of a hub model that a load of it takes; None where there is no such model, as loading it will tell.
+
+    Raises:
+        ModelError: It can be none: what is not asked of the hub is not waited for.
+    """
+    check_hub_name(name)
     try:
         commit: str | None = extract_commit_hash(cached_file(name, CONFIG_NAME), None)
     except OSError:

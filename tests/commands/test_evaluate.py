@@ -144,6 +144,15 @@ def test_what_cannot_be_evaluated_is_an_error_of_the_user(run_cli, tiny_model_fo
     assert result.stdout == ""
 
 
+def test_a_model_that_is_nowhere_is_told_without_asking_the_hub(run_cli, tmp_path, rows_file, monkeypatch):
+    from llmkit.models import vocabulary
+
+    monkeypatch.delattr(vocabulary, "cached_file")
+    result = run_cli("evaluate", "--model", "nowhere", "--task", rows_file, "--output", tmp_path / "o")
+    assert result.exit_code == 2
+    assert "there is no such folder" in result.stderr
+
+
 def test_an_output_folder_that_is_taken_is_refused_before_the_work(run_cli, tmp_path, tiny_model_folder, rows_file):
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "kept").write_text("")

@@ -113,11 +113,40 @@ def test_the_same_command_goes_on_where_it_was_stopped(evaluate, tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rows.jsonl", "whole"]
 
 
+def test_answers_that_were_there_are_no_part_of_the_speed(evaluate, tmp_path, monkeypatch):
+    from llmkit.commands import evaluation_job
+    from llmkit.evaluation.journal import Journal
+
+    monkeypatch.setattr(Journal, "remove", lambda self: None)
+    evaluate(name="first")
+    bars = []
+
+    class Watched(evaluation_job.Progress):
+        def __exit__(self, *exception):
+            bars.append(self)
+            super().__exit__(*exception)
+
+    monkeypatch.setattr(evaluation_job, "Progress", Watched)
+    evaluate(name="again")
+    assert [(bar.start, bar.done, bar.total, bar.note) for bar in bars] == [(10, 10, 10, "0.0 rows/s")]
+
+
 def test_too_few_rows_for_the_shots_are_told_before_the_model_is_loaded(evaluate, tmp_path, monkeypatch):
     from llmkit.models import causal_lm
 
     monkeypatch.delattr(causal_lm, "load_causal_lm")
     assert "only 9 rows for 10 shots" in evaluate("--shots", "0,10", code=2).stderr
+
+
+def test_a_gate_on_what_no_task_has_is_told_before_the_model_is_loaded(evaluate, tmp_path, monkeypatch):
+    from llmkit.models import causal_lm
+
+    monkeypatch.delattr(causal_lm, "load_causal_lm")
+    assert "rows:macro_f1" in evaluate("--gate", "f1 >= 0.5", code=2).stderr
+    # Of two models what is measured is the difference, and none of log-losses is made.
+    result = evaluate("--model", "other", "--gate", "log_loss <= 0", code=2)
+    assert "rows:log_loss" not in result.stderr
+    assert "rows:matthews" in result.stderr
 
 
 def test_two_tasks_of_one_name_are_refused(evaluate, tmp_path, rows_file):

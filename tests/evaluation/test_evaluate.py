@@ -112,6 +112,24 @@ def test_an_evaluation_goes_on_where_it_was_stopped(subject, tmp_path, monkeypat
     assert evaluate_task(with_all, make_task(), Setting(calibrate=True)).items == found
 
 
+def test_items_are_counted_whose_context_was_cut_however_often_they_are_asked(tiny_model, tiny_tokenizer):
+    task = make_task(texts=("the model " * 20, "then we " * 20, "def"))
+    subject = Subject(tiny_model, tiny_tokenizer, 16)
+    assert evaluate_task(subject, task).num_cut == 2
+    assert evaluate_task(subject, task, Setting(calibrate=True, pmi=True, limit=2)).num_cut == 2
+
+
+def test_progress_goes_by_work_for_the_longest_come_first(subject):
+    # One row is as long as the other nine together.
+    task = make_task(texts=("the model " * 40, *("the model " * n for n in (4, 4, 4, 4, 4, 4, 4, 4, 5))))
+    told = []
+    evaluate_task(replace(subject, batch_tokens=1), task, on_progress=lambda done, total: told.append((done, total)))
+    assert told[0] == (0, 10)
+    assert told[1] == (pytest.approx(4, abs=1), 10)
+    assert told[-1] == (10, 10)
+    assert told == sorted(told)
+
+
 def test_written_answers_are_kept_too(subject, tmp_path):
     examples = [
         Example(str(n), f"rows:{n}", {"question": t}, references=("x",)) for n, t in enumerate(("the", "a model"))

@@ -77,6 +77,19 @@ def test_a_paired_difference_equals_the_paired_bootstrap_of_scipy():
     assert paired_bootstrap(a, b, seed=0)[1:] == pytest.approx(tuple(theirs.confidence_interval), abs=0.02)
 
 
+def test_the_mean_of_groups_is_as_sure_as_the_items_within_them_make_it():
+    generator = np.random.default_rng(0)
+    large, small = generator.normal(size=400), generator.normal(3, size=100)
+    found = statistics.mean_of_means([large, small])
+    assert found.value == pytest.approx((large.mean() + small.mean()) / 2)
+    assert found.stderr == pytest.approx(math.sqrt(1 / 400 + 1 / 100) / 2, rel=0.1)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * found.stderr, rel=0.1)
+    # Groups of one size are drawn apart: the same rows of both would make the interval too wide.
+    twice = statistics.mean_of_means([small, small])
+    assert twice.high - twice.low == pytest.approx((mean(small).high - mean(small).low) / math.sqrt(2), rel=0.1)
+    assert statistics.mean_of_means([large, [1.0]]).low is None
+
+
 def test_one_item_gives_no_idea_of_the_uncertainty():
     for found in (mean([1]), ratio([1], [2]), statistics.bootstrap(lambda rows: 0.5, 1)):
         assert (found.stderr, found.low, found.high) == (None, None, None)
