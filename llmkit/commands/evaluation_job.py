@@ -47,6 +47,13 @@ class Plan:
                 for draw in range(self.draws if count else 1):
                     yield task, replace(self.setting, shots=count, draw=draw)
 
+    def metrics(self, *, is_compared: bool) -> dict[str, list[str]]:
+        """The metrics that each task will have, of one model or of the difference between two."""
+        from llmkit.evaluation.names import compared_names, metric_names
+
+        names = compared_names if is_compared else metric_names
+        return {task.name: names(task, self.setting) for task in self.tasks}
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -104,9 +111,11 @@ def load_subject(
     from llmkit.evaluation.answering import check_task
     from llmkit.evaluation.evaluate import Subject
     from llmkit.generation.decode import longest_sequence
+    from llmkit.machine import keep_freed_memory
     from llmkit.models.causal_lm import load_causal_lm
     from llmkit.tokenizer import load_tokenizer
 
+    keep_freed_memory()
     device, rank, num_processes = join_job()
     tokenizer = load_tokenizer(model)
     asked = make_chat(tokenizer, is_one_turn=chat == "one") if chat else None

@@ -7,8 +7,9 @@ HellaSwag, in any form that `llmkit evaluate --task hellaswag --data` reads: zer
 all rows share, and with five of its own before each row. The prompts are written out once, and both tools are given
 the same text. The tools take turns, each in a process of its own; the median of the rounds counts. Loading the model
 and making the task is timed apart; for lm-evaluation-harness only its `loglikelihood` is timed, at the batch size that
-is fastest on the first rows; for llmkit all from prompts to metrics. Where lm_eval cannot be imported,
-.venv-peers gets it (or --peers-python).
+is fastest on the first rows; for llmkit all from prompts to metrics. Where other programs run beside, the ratio of CPU
+times with OMP_NUM_THREADS=1 says more than that of the clock. Where lm_eval cannot be imported, .venv-peers gets it (or
+--peers-python).
 """
 
 from __future__ import annotations
@@ -117,10 +118,11 @@ def measure(prompts: Path, dtype: str, python: str | None, options: argparse.Nam
     theirs = [python or "", str(HERE / "peers/time_lm_eval.py")]
     arguments = ["--model", options.model, "--prompts", str(prompts), "--dtype", dtype]
     sizes = BATCH_SIZES["cuda" if has_cuda() else "cpu"]
+    clock = "seconds" if has_cuda() else "cpu_seconds"
     probes = {
         size: run([*theirs, *arguments, "--rows", str(PROBED_ROWS), "--batch-size", str(size)], {}) for size in sizes
     }
-    works = {size: found["seconds"] for size, found in probes.items() if "seconds" in found}
+    works = {size: found[clock] for size, found in probes.items() if clock in found}
     if not works:
         return {"error": f"lm-eval: {next(iter(probes.values()))['error']}"}
     best = min(works, key=works.__getitem__)
@@ -145,13 +147,18 @@ def summarise(rounds: Sequence[tuple[dict, dict]], batch_size: int) -> dict:
     """Medians, and what the tools agree on."""
     ours, theirs = rounds[0]
     pairs = list(zip(flat(ours["scores"]), flat(theirs["scores"]), strict=True))
-    seconds = [statistics.median(pair[tool]["seconds"] for pair in rounds) for tool in (0, 1)]
+    seconds, cpu_seconds = (
+        [statistics.median(pair[tool][clock] for pair in rounds) for tool in (0, 1)]
+        for clock in ("seconds", "cpu_seconds")
+    )
     return {
         "rows": len(ours["scores"]),
         "llmkit_seconds": seconds[0],
         "lm_eval_seconds": seconds[1],
         "times_faster": round(seconds[1] / seconds[0], 2),
+        "times_by_cpu": round(cpu_seconds[1] / cpu_seconds[0], 2),
         "rounds": [[pair[tool]["seconds"] for pair in rounds] for tool in (0, 1)],
+        "cpu_rounds": [[pair[tool]["cpu_seconds"] for pair in rounds] for tool in (0, 1)],
         "load_seconds": [statistics.median(pair[tool]["load_seconds"] for pair in rounds) for tool in (0, 1)],
         "lm_eval_batch_size": batch_size,
         "accuracy": [ours["accuracy"], theirs["accuracy"]],
@@ -174,6 +181,7 @@ def show(rows: Sequence[dict]) -> None:
         "llmkit, s",
         "lm-eval, s",
         "times",
+        "by CPU time",
         "load, s",
         "accuracy",
         "differ by",
@@ -183,7 +191,7 @@ def show(rows: Sequence[dict]) -> None:
     table = []
     for row in rows:
         if "error" in row:
-            table.append([row["dtype"], row["mode"], f"failed: {row['error']}", *[None] * 7])
+            table.append([row["dtype"], row["mode"], f"failed: {row['error']}", *[None] * 8])
             continue
         tokens = row["tokens"]
         table.append(
@@ -193,6 +201,7 @@ def show(rows: Sequence[dict]) -> None:
                 f"{row['llmkit_seconds']:.1f}",
                 f"{row['lm_eval_seconds']:.1f} ({row['lm_eval_batch_size']})",
                 row["times_faster"],
+                row["times_by_cpu"],
                 " / ".join(f"{seconds:.1f}" for seconds in row["load_seconds"]),
                 " / ".join(f"{value:.3f}" for value in row["accuracy"]),
                 f"{row['largest_difference']:.1e}",

@@ -159,6 +159,20 @@ def test_large_logits_keep_the_last_digits_of_their_likelihoods():
     assert found.tolist() == pytest.approx(wanted.tolist(), abs=2e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_equally_likely_ids_the_first_is_the_likeliest(dtype, monkeypatch):
+    monkeypatch.setattr(scoring, "CACHED_LOGITS", 120)
+    torch.manual_seed(0)
+    # Whole numbers below 4 leave every row with several that are highest.
+    logits = torch.randint(4, (7, 50)).to(dtype)
+    spots = torch.arange(7).repeat_interleave(50)
+    targets = torch.arange(50).repeat(7)
+    found, is_top = scoring.look_up(logits, spots, targets)
+    assert is_top.tolist() == (logits.argmax(-1)[spots] == targets).tolist()
+    assert is_top.sum() == 7
+    assert found.tolist() == pytest.approx(logits.double().log_softmax(-1).flatten().tolist(), abs=2e-6)
+
+
 def test_a_model_that_gives_no_numbers_is_an_error():
     model = make_model(CONFIGS["llama"])
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))

@@ -29,10 +29,10 @@ def main() -> None:
     subject = load_subject(options.model, options.dtype, None, tasks=[task])
     loaded = time.perf_counter() - begin
     counts = count_work()
-    begin = time.perf_counter()
+    begin, worked = time.perf_counter(), time.process_time()
     result = evaluate_task(subject, task)
     wait_for(subject.model.device)
-    seconds = time.perf_counter() - begin
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - worked
     pairs = [pair for example in task.examples("test") for pair in render_pairs(task, example, [])]
     requests = encode_pairs(subject.tokenizer, pairs, subject.max_length).requests
     head = subject.model.get_output_embeddings().weight.numel()
@@ -41,6 +41,7 @@ def main() -> None:
     write_json(
         {
             "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
             "load_seconds": loaded,
             "accuracy": result.metrics["accuracy"].value,
             "scores": [[choice.log_likelihood for choice in item.choices] for item in result.items],
