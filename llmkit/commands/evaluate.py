@@ -155,7 +155,7 @@ def evaluate(
         chat=("one" if one_turn else "turns") if chat else None,
     )
     check_plan(plan, one_turn=one_turn)
-    shown.check_names(plan.metrics(is_compared=len(model or []) > 1))
+    shown.check_names(*plan.metrics(is_compared=len(model or []) > 1))
     evaluated = [evaluate_model(name, plan, folder, train_data or []) for name in model or []]
     if is_main_process():
         finish(folder, evaluated, shown, seed=seed)

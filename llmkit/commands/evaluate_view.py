@@ -43,11 +43,11 @@ class Shown:
 
         return [parse_gate(text) for text in self.gates]
 
-    def check_names(self, names: Mapping[str, Sequence[str]]) -> None:
-        """Raise for a condition about a metric that no task will have; `names` are those of each task."""
+    def check_names(self, names: Mapping[str, Sequence[str]], without_interval: Mapping[str, Sequence[str]]) -> None:
+        """Raise for a condition about a metric, or an interval, that no task will have; both by task."""
         from llmkit.evaluation.gate import check_names
 
-        check_names(self.parse_gates(), names)
+        check_names(self.parse_gates(), names, without_interval)
 
     def close(self, measured: Sequence[Measured]) -> None:
         """Check the conditions, write the JSON document where one is wanted, and raise where one does not hold."""

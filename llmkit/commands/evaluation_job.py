@@ -47,12 +47,14 @@ class Plan:
                 for draw in range(self.draws if count else 1):
                     yield task, replace(self.setting, shots=count, draw=draw)
 
-    def metrics(self, *, is_compared: bool) -> dict[str, list[str]]:
-        """The metrics that each task will have, of one model or of the difference between two."""
-        from llmkit.evaluation.names import compared_names, metric_names
+    def metrics(self, *, is_compared: bool) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """By task: the metrics it will have, of one model or of a difference; and those of them without interval."""
+        from llmkit.evaluation.names import compared_names, metric_names, names_without_interval
 
-        names = compared_names if is_compared else metric_names
-        return {task.name: names(task, self.setting) for task in self.tasks}
+        names_of = compared_names if is_compared else metric_names
+        names = {task.name: names_of(task, self.setting) for task in self.tasks}
+        bare = {task.name: names_without_interval(task, self.setting, names[task.name]) for task in self.tasks}
+        return names, bare
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def check_gates(gates: Sequence[Gate], measured: Sequence[Measured]) -> list[Ver
 def check_names(
     gates: Sequence[Gate],
     names: Mapping[str, Sequence[str]],
-    without_interval: Mapping[str, Sequence[str]] | None = None,
+    without_interval: Mapping[str, Sequence[str]],
 ) -> None:
     """Raise for a condition about nothing that tasks will have, before anything has been measured.
 
@@ -100,7 +100,7 @@ def check_names(
         if not about:
             raise about_nothing(gate, [f"{task}:{name}" for task, metrics in names.items() for name in metrics])
         for task in about if gate.end else ():
-            if gate.metric in (without_interval or {}).get(task, ()):
+            if gate.metric in without_interval.get(task, ()):
                 raise no_interval(gate, task)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from llmkit.evaluation.metrics import MEASURES
 from llmkit.evaluation.subject import Setting
-from llmkit.evaluation.task import CHOSEN_BY, PREDICTED, SAID, Task
+from llmkit.evaluation.task import CHOSEN_BY, PREDICTED, SAID, Task, first_examples
 
 
 def score_names(task: Task, setting: Setting) -> tuple[str, ...]:
@@ -40,6 +41,17 @@ def metric_names(task: Task, setting: Setting) -> list[str]:
 def compared_names(task: Task, setting: Setting) -> list[str]:
     """The metrics of a task by which two models are compared."""
     return [*score_names(task, setting), *agreement_names(task, setting)]
+
+
+def names_without_interval(task: Task, setting: Setting, names: Iterable[str]) -> list[str]:
+    """Those of a task's metrics that will be numbers alone: one item, or a group of one, gives no idea of an error."""
+    examples = first_examples(task.examples("test"), setting.limit)
+    fewest = min(Counter(example.group for example in examples).values(), default=0)
+
+    def is_bare(name: str) -> bool:
+        return len(examples) < 2 or name.startswith("calibration_error") or (name.endswith("_macro") and fewest < 2)
+
+    return [name for name in names if is_bare(name)]
 
 
 def name_in_groups(task: Task, scores: Iterable[str]) -> str:

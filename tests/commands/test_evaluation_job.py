@@ -143,6 +143,8 @@ def test_a_gate_on_what_no_task_has_is_told_before_the_model_is_loaded(evaluate,
 
     monkeypatch.delattr(causal_lm, "load_causal_lm")
     assert "rows:macro_f1" in evaluate("--gate", "f1 >= 0.5", code=2).stderr
+    assert "no interval" in evaluate("--gate", "calibration_error.high <= 0.1", code=2).stderr
+    assert "no interval" in evaluate("--gate", "accuracy.low >= 0.5", "--limit", "1", code=2).stderr
     # Of two models what is measured is the difference, and none of log-losses is made.
     result = evaluate("--model", "other", "--gate", "log_loss <= 0", code=2)
     assert "rows:log_loss" not in result.stderr

@@ -38,10 +38,10 @@ def test_what_is_no_condition_is_told(text):
 def test_a_condition_about_no_metric_of_its_task_is_told_before_anything_is_measured():
     names = {"exam": ["accuracy", "log_loss"], "book": ["bits_per_byte"]}
     for text in ("accuracy >= 0.5", "bits_per_byte < 2", "exam:log_loss.high < 1"):
-        check_names([parse_gate(text)], names)
+        check_names([parse_gate(text)], names, {})
     for text in ("acuracy >= 0.5", "book:accuracy > 0", "exams:accuracy > 0"):
         with pytest.raises(UsageError, match="exam:accuracy, exam:log_loss, book:bits_per_byte"):
-            check_names([parse_gate(text)], names)
+            check_names([parse_gate(text)], names, {})
 
 
 def test_the_end_of_an_interval_that_will_not_be_there_is_told_before_anything_is_measured():

@@ -4,7 +4,7 @@ import pytest
 
 from llmkit.evaluation.compare import compare, read_outcomes
 from llmkit.evaluation.evaluate import Setting, Subject, evaluate_task
-from llmkit.evaluation.names import compared_names, metric_names
+from llmkit.evaluation.names import compared_names, metric_names, names_without_interval
 from llmkit.evaluation.results import write_results
 from llmkit.evaluation.task import Example, Task
 
@@ -35,6 +35,8 @@ def test_the_names_are_those_of_what_is_measured(tiny_model, tiny_tokenizer, tmp
         pytest.skip("there is nothing to choose")
     result = evaluate_task(Subject(tiny_model, tiny_tokenizer, 128), task, asked)
     assert sorted(metric_names(task, asked)) == sorted(found for found in result.metrics if " of " not in found)
+    bare = names_without_interval(task, asked, metric_names(task, asked))
+    assert sorted(bare) == sorted(n for n, found in result.metrics.items() if found.low is None and " of " not in n)
     write_results(tmp_path, tmp_path, [result], model="m", environment={})
     outcomes = read_outcomes(tmp_path)
     (comparison,) = compare([outcomes, outcomes])
