@@ -14,7 +14,7 @@ from llmkit.errors import CheckError
 
 if TYPE_CHECKING:
     from llmkit.commands.evaluation_job import Evaluated
-    from llmkit.evaluation.compare import Comparison, Record
+    from llmkit.evaluation.compare import Comparison, ItemRecord
     from llmkit.evaluation.evaluate import TaskResult
     from llmkit.evaluation.gate import Gate, Measured, Verdict
     from llmkit.evaluation.metrics import Item
@@ -243,7 +243,7 @@ def difference_rows(comparison: Comparison) -> list[list[Any]]:
     return rows
 
 
-def flip_row(a: Record, b: Record) -> list[Any]:
+def flip_row(a: ItemRecord, b: ItemRecord) -> list[Any]:
     """An item that one got right and the other wrong."""
     return [a.id, brief(a.answer), brief(a.prediction), brief(b.prediction), end_of(b.prompt)]
 

@@ -19,7 +19,7 @@ ASKED = ("kind", "version", "metric", "shots", "draw", "seed", "prompt")
 
 
 @dataclass(frozen=True)
-class Record:
+class ItemRecord:
     """A line of a file of items."""
 
     id: str
@@ -38,14 +38,14 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What a model did on a task, read from its results."""
 
     label: str
     """The model, or the folder of the results."""
     about: dict[str, Any]
     """Its entry in results.json."""
-    items: dict[str, Record]
+    items: dict[str, ItemRecord]
 
     @property
     def task(self) -> str:
@@ -69,8 +69,8 @@ class Difference:
 class Comparison:
     """Two results of a task, paired."""
 
-    a: Outcome
-    b: Outcome
+    a: TaskOutcome
+    b: TaskOutcome
     num_items: int
     differences: list[Difference]
     """The task's own metric first."""
@@ -109,7 +109,7 @@ class Comparison:
         }
 
 
-def read_outcomes(folder: Path, label: str | None = None) -> list[Outcome]:
+def read_outcomes(folder: Path, label: str | None = None) -> list[TaskOutcome]:
     """The results in a folder that `llmkit evaluate` wrote, named as it is or by `label`.
 
     Raises:
@@ -129,16 +129,16 @@ def read_outcomes(folder: Path, label: str | None = None) -> list[Outcome]:
         raise DataError(message, where=str(path), fix="evaluate again with this version of llmkit") from error
 
 
-def read_outcome(folder: Path, entry: dict[str, Any], label: str | None) -> Outcome:
+def read_outcome(folder: Path, entry: dict[str, Any], label: str | None) -> TaskOutcome:
     """One result with its items."""
-    outcome = Outcome(label or str(folder), entry, read_items(folder, entry))
+    outcome = TaskOutcome(label or str(folder), entry, read_items(folder, entry))
     absent = [key for key in ASKED if key not in entry]
     if absent:
         raise KeyError(absent[0])
     return outcome
 
 
-def read_items(folder: Path, entry: dict[str, Any]) -> dict[str, Record]:
+def read_items(folder: Path, entry: dict[str, Any]) -> dict[str, ItemRecord]:
     """The items of one result by id; the file lies beside results.json, wherever the folder was moved to."""
     path = folder / Path(entry["items_file"]).name
     if not path.is_file():
@@ -149,14 +149,14 @@ def read_items(folder: Path, entry: dict[str, Any]) -> dict[str, Record]:
         return {line["id"]: to_record(line) for line in map(json.loads, file)}
 
 
-def to_record(line: dict[str, Any]) -> Record:
+def to_record(line: dict[str, Any]) -> ItemRecord:
     """A line of a file of items."""
     choices = line["choices"]
     sizes = [choice["num_bytes"] for choice in choices]
     texts = [choice["text"] for choice in choices]
     rankings = {"": "log_likelihood", "_calibrated": "calibrated"}
     values = {end: [choice.get(key) for choice in choices] for end, key in rankings.items()}
-    return Record(
+    return ItemRecord(
         id=line["id"],
         question_hash=line["question_hash"],
         correct=line["correct"],
@@ -170,7 +170,7 @@ def to_record(line: dict[str, Any]) -> Record:
     )
 
 
-def compare(results: Sequence[Sequence[Outcome]], *, seed: int = 0) -> list[Comparison]:
+def compare(results: Sequence[Sequence[TaskOutcome]], *, seed: int = 0) -> list[Comparison]:
     """The first results with each of the others, task by task and item by item, with Holm's correction over all.
 
     Raises:
@@ -190,7 +190,7 @@ def compare(results: Sequence[Sequence[Outcome]], *, seed: int = 0) -> list[Comp
     return found
 
 
-def pair_up(first: Sequence[Outcome], second: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+def pair_up(first: Sequence[TaskOutcome], second: Sequence[TaskOutcome]) -> list[tuple[TaskOutcome, TaskOutcome]]:
     """Results of the same task asked in the same way; of a task that both have once, whichever way it was asked."""
     pairs = []
     for a in first:
@@ -203,12 +203,12 @@ def pair_up(first: Sequence[Outcome], second: Sequence[Outcome]) -> list[tuple[O
     return pairs
 
 
-def manner(outcome: Outcome) -> tuple[Any, ...]:
+def manner(outcome: TaskOutcome) -> tuple[Any, ...]:
     """What tells apart the results of one task in one folder."""
     return tuple(outcome.about[key] for key in ("shots", "prompt", "draw"))
 
 
-def compare_outcomes(a: Outcome, b: Outcome, *, seed: int = 0) -> Comparison:
+def compare_outcomes(a: TaskOutcome, b: TaskOutcome, *, seed: int = 0) -> Comparison:
     """Two results of one task over the items that both have."""
     check_same(a, b)
     ids = [name for name in a.items if name in b.items]
@@ -232,7 +232,7 @@ def compare_outcomes(a: Outcome, b: Outcome, *, seed: int = 0) -> Comparison:
     )
 
 
-def difference(metric: str, a: Sequence[Record], b: Sequence[Record], seed: int) -> Difference:
+def difference(metric: str, a: Sequence[ItemRecord], b: Sequence[ItemRecord], seed: int) -> Difference:
     """One metric of the same items: McNemar's exact test where an item is right or wrong, else by the signs."""
     one, other = (np.array([item.scores[metric] for item in side]) for side in (a, b))
     weights = np.array([item.num_bytes if metric == "bits_per_byte" else 1 for item in a])
@@ -245,7 +245,7 @@ def difference(metric: str, a: Sequence[Record], b: Sequence[Record], seed: int)
     return Difference(metric, means[0], means[1], interval, p_value, test)
 
 
-def agreements(a: Sequence[Record], b: Sequence[Record], seed: int) -> list[Difference]:
+def agreements(a: Sequence[ItemRecord], b: Sequence[ItemRecord], seed: int) -> list[Difference]:
     """Macro-F1 and Matthews correlation of labels, which are of all items together."""
     right = np.array([item.label for item in a], dtype=np.int64)
     found = []
@@ -268,7 +268,7 @@ def agreement(name: str, end: str, said: tuple[Labels, Labels], right: Labels, s
     return Difference(name + end, values[0], values[1], interval, swaps(gap, *said, seed=seed), "swaps")
 
 
-def check_same(a: Outcome, b: Outcome) -> None:
+def check_same(a: TaskOutcome, b: TaskOutcome) -> None:
     """Raise where the same ids do not stand for the same questions."""
     if a.about["version"] != b.about["version"]:
         message = f"{a.task} is of version {a.about['version']} in one result and {b.about['version']} in the other"
@@ -279,18 +279,18 @@ def check_same(a: Outcome, b: Outcome) -> None:
         raise DataError(message, where=b.label, fix="evaluate both on the same rows")
 
 
-def differs(one: Record, other: Record) -> bool:
+def differs(one: ItemRecord, other: ItemRecord) -> bool:
     """Whether two items of one id are not the same question."""
     return one.question_hash != other.question_hash
 
 
-def standing_in(a: Outcome, metric: str) -> list[str]:
+def standing_in(a: TaskOutcome, metric: str) -> list[str]:
     """What is to be said where the task's own metric cannot be had from its items."""
     own = a.about["metric"]
     return [] if own == metric else [f"items have no {own}: {metric} stands for it here"]
 
 
-def differing(a: Outcome, b: Outcome, num_items: int) -> list[str]:
+def differing(a: TaskOutcome, b: TaskOutcome, num_items: int) -> list[str]:
     """What people should know of beside the model."""
     notes = []
     for key in ("shots", "draw", "seed"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llmkit.errors import DataError, UsageError
-from llmkit.evaluation.compare import Outcome, Record, compare, read_outcomes
+from llmkit.evaluation.compare import ItemRecord, TaskOutcome, compare, read_outcomes
 from llmkit.evaluation.statistics import mcnemar_exact
 
 ABOUT = {
@@ -23,11 +23,11 @@ ABOUT = {
 def record(name, right, **changes):
     score = float(right)
     scores = {"accuracy": score, "accuracy_bytes": score}
-    return replace(Record(name, f"hash {name}", bool(right), "said", "answer", "prompt", scores, 1), **changes)
+    return replace(ItemRecord(name, f"hash {name}", bool(right), "said", "answer", "prompt", scores, 1), **changes)
 
 
 def outcome(rights, label="a", **about):
-    return Outcome(label, {**ABOUT, **about}, {str(n): record(str(n), right) for n, right in enumerate(rights)})
+    return TaskOutcome(label, {**ABOUT, **about}, {str(n): record(str(n), right) for n, right in enumerate(rights)})
 
 
 def test_items_are_paired_by_id_and_what_flipped_is_named():
@@ -86,7 +86,9 @@ def test_results_without_a_task_in_common_are_told():
 
 def test_scores_that_are_not_right_or_wrong_are_compared_by_their_signs():
     a, b = ({str(n): record(str(n), 0, scores={"f1": base + n / 20}) for n in range(10)} for base in (0.1, 0.3))
-    (found,) = compare([[Outcome("a", {**ABOUT, "metric": "f1"}, a)], [Outcome("b", {**ABOUT, "metric": "f1"}, b)]])
+    (found,) = compare(
+        [[TaskOutcome("a", {**ABOUT, "metric": "f1"}, a)], [TaskOutcome("b", {**ABOUT, "metric": "f1"}, b)]]
+    )
     assert found.differences[0].test == "sign flips"
     assert found.differences[0].interval == pytest.approx((0.2, 0.2, 0.2))
     # All of ten differences have one sign: two of 1,024 ways.
@@ -98,7 +100,7 @@ def labelled(right, chosen, **about):
     items = {}
     for n, (label, said) in enumerate(zip(right, chosen, strict=True)):
         items[str(n)] = record(str(n), label == said, label=label, chosen={"": said})
-    return Outcome("a", {**ABOUT, "kind": "label", "metric": "matthews", **about}, items)
+    return TaskOutcome("a", {**ABOUT, "kind": "label", "metric": "matthews", **about}, items)
 
 
 def test_labels_are_compared_by_macro_f1_and_matthews_too():
@@ -125,21 +127,21 @@ def test_texts_count_by_their_bytes():
         n: record(n, 0, scores={"bits_per_byte": 2.0}, num_bytes=size, correct=None) for n, size in (("0", 1), ("1", 9))
     }
     b = {**a, "1": record("1", 0, scores={"bits_per_byte": 1.0}, num_bytes=9, correct=None)}
-    (found,) = compare([[Outcome("a", about, a)], [Outcome("b", about, b)]])
+    (found,) = compare([[TaskOutcome("a", about, a)], [TaskOutcome("b", about, b)]])
     assert found.differences[0].interval.value == pytest.approx(-0.9)
 
 
 def test_a_metric_that_items_do_not_have_is_stood_for_and_that_is_told():
     about = {**ABOUT, "metric": "word_perplexity"}
     items = {"0": record("0", 0, scores={"bits_per_byte": 2.0}, correct=None)}
-    (found,) = compare([[Outcome("a", about, items)], [Outcome("b", about, items)]])
+    (found,) = compare([[TaskOutcome("a", about, items)], [TaskOutcome("b", about, items)]])
     assert found.notes == ["items have no word_perplexity: bits_per_byte stands for it here"]
 
 
 def test_one_text_has_a_difference_and_no_interval():
     about = {**ABOUT, "metric": "bits_per_byte"}
     a, b = ({"0": record("0", 0, scores={"bits_per_byte": x}, correct=None)} for x in (2.0, 1.0))
-    (found,) = compare([[Outcome("a", about, a)], [Outcome("b", about, b)]])
+    (found,) = compare([[TaskOutcome("a", about, a)], [TaskOutcome("b", about, b)]])
     assert found.differences[0].interval == (-1.0, None, None)
     json.dumps(found.to_json(), allow_nan=False)
 
