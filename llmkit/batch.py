@@ -60,24 +60,32 @@ def count_targets(batch: Batch) -> int:
     return int(np.count_nonzero(is_target.numpy())) if targets.device.type == "cpu" else int(is_target.sum())
 
 
-def batches_by_length(lengths: Sequence[int], *, tokens: int | None, rows: int | None = None) -> list[list[int]]:
+def batches_by_length(
+    lengths: Sequence[int], *, tokens: int | None, rows: int | None = None, padding: float = 1.0
+) -> list[list[int]]:
     """Places in `lengths`, like ones together and the longest first, as batches that are padded to their longest row.
 
     Args:
         lengths: Of each row.
         tokens: Most positions of a batch, padding included; a longer row stands alone. None: any number.
         rows: Most rows of a batch. None: any number.
+        padding: Largest share of a batch's positions that may be padding.
 
     >>> batches_by_length([3, 9, 4, 5], tokens=12)
     [[1], [3, 2], [0]]
     """
     batches: list[list[int]] = []
+    filled = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         last = batches[-1] if batches else []
-        is_wide = bool(last) and tokens is not None and (len(last) + 1) * lengths[last[0]] > tokens
-        if not last or is_wide or len(last) == rows:
+        positions = (len(last) + 1) * lengths[last[0]] if last else 0
+        is_wide = tokens is not None and positions > tokens
+        is_thin = filled + lengths[place] < (1 - padding) * positions
+        if not last or is_wide or is_thin or len(last) == rows:
             batches.append([])
+            filled = 0
         batches[-1].append(place)
+        filled += lengths[place]
     return batches
 
 

@@ -16,6 +16,12 @@ def test_no_batch_holds_more_positions_than_are_asked_for_padding_included():
     assert batches_by_length([3, 9, 4, 5, 3, 3, 3], tokens=11) == [[1], [3, 2], [0, 4, 5], [6]]
 
 
+def test_no_batch_has_a_larger_share_of_padding_than_is_asked_for():
+    # 10 and 9 lack 1 of 20, with another 9 they lack 2 of 30: more than a twentieth.
+    assert batches_by_length([9, 10, 9, 4], tokens=None, padding=0.05) == [[1, 0], [2], [3]]
+    assert batches_by_length([9, 10, 9, 4], tokens=None, padding=0.07) == [[1, 0, 2], [3]]
+
+
 def test_a_row_longer_than_that_stands_alone():
     assert batches_by_length([2, 30, 2], tokens=12) == [[1], [0, 2]]
 

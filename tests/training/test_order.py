@@ -53,9 +53,9 @@ LENGTHS = [9, 8, 5, 4, 3, 1]
 
 
 def test_padded_rows_of_like_length_share_a_budget_of_positions():
-    # 2 x 9 <= 18; 3 x 5 <= 18 and 4 rows would be 20 with the padding; the rest.
-    pieces = split_by_tokens(np.arange(6), LENGTHS, tokens=18, rows=9)
-    assert [piece.tolist() for piece in pieces] == [[0, 1], [2, 3, 4], [5]]
+    # 2 x 40 <= 100, and so are 2 x 20, the last of which lacks 1 of 40; what is shorter would need more padding.
+    pieces = split_by_tokens(np.arange(6), [40, 40, 40, 20, 19, 12], tokens=100, rows=9)
+    assert [piece.tolist() for piece in pieces] == [[0, 1], [2], [3, 4], [5]]
 
 
 def test_flat_rows_are_dealt_out_evenly_into_as_few_pieces_as_can_be():
@@ -73,7 +73,7 @@ def test_flat_rows_take_one_piece_more_where_they_cannot_be_dealt_out_so():
 
 @pytest.mark.parametrize("is_flat", [True, False])
 def test_a_row_longer_than_the_budget_stands_alone(is_flat):
-    pieces = split_by_tokens(np.arange(3), [50, 4, 3], tokens=8, rows=9, is_flat=is_flat)
+    pieces = split_by_tokens(np.arange(3), [50, 4, 4], tokens=8, rows=9, is_flat=is_flat)
     assert [piece.tolist() for piece in pieces] == [[0], [1, 2]]
 
 
@@ -84,9 +84,10 @@ def test_no_piece_has_more_rows_than_are_asked_for(is_flat):
     assert sum(map(len, pieces)) == 5
 
 
-def test_many_alpaca_like_rows_need_no_padding_beyond_a_twentieth():
-    lengths = np.random.default_rng(0).lognormal(5, 0.6, 256).astype(int).clip(20, 600).tolist()
-    order = np.array(sorted(range(256), key=lambda i: -lengths[i]))
-    pieces = split_by_tokens(order, lengths, tokens=2048, rows=256)
+@pytest.mark.parametrize("count", [16, 256])
+def test_alpaca_like_rows_need_no_padding_beyond_a_twentieth(count):
+    lengths = np.random.default_rng(0).lognormal(5, 0.6, count).astype(int).clip(20, 600).tolist()
+    order = np.array(sorted(range(count), key=lambda i: -lengths[i]))
+    pieces = split_by_tokens(order, lengths, tokens=2048, rows=count)
     positions = sum(len(piece) * max(lengths[i] for i in piece) for piece in pieces)
     assert sum(lengths) > 0.95 * positions
