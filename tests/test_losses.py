@@ -8,7 +8,14 @@ import torch.nn.functional as F
 
 from llmkit import losses
 from llmkit.batch import IGNORE_INDEX, count_targets
-from llmkit.losses import LossOptions, causal_lm_loss_sum, has_plain_head, regression_loss_sum, summed_cross_entropy
+from llmkit.losses import (
+    LossOptions,
+    causal_lm_loss_sum,
+    has_plain_head,
+    regression_loss_sum,
+    rounded,
+    summed_cross_entropy,
+)
 
 
 @pytest.fixture
@@ -57,6 +64,19 @@ def test_a_frozen_head_gets_no_gradient(tiny_model, batch):
     causal_lm_loss_sum(tiny_model, batch).backward()
     assert tiny_model.get_output_embeddings().weight.grad is None
     assert tiny_model.model.layers[0].mlp.up_proj.weight.grad.abs().sum() > 0
+
+
+def test_a_frozen_head_is_rounded_once_and_anew_when_it_changes():
+    weight = torch.randn(6, 4)
+    first = rounded(weight, torch.bfloat16)
+    assert rounded(weight, torch.bfloat16) is first
+    assert rounded(weight, torch.float32) is weight
+    weight.mul_(2)
+    assert torch.equal(rounded(weight, torch.bfloat16), weight.bfloat16())
+    weight.data = torch.zeros(6, 4)
+    assert not rounded(weight, torch.bfloat16).any()
+    trained = torch.randn(6, 4, requires_grad=True)
+    assert rounded(trained, torch.bfloat16) is not rounded(trained, torch.bfloat16)
 
 
 def test_capped_logits_are_not_taken_for_plain_ones(tiny_tokenizer, batch):

@@ -241,11 +241,13 @@ class DocumentProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, lengths: list[int]) -> Tensor:
         """(1, H, T, K) queries, (1, G, T, K) keys and values, H a multiple of G -> (1, H, T, K)."""
+        # Queries are scaled, not scores: there are fewer of them.
+        query = query * scale
         ctx.save_for_backward(query, key, value)
         ctx.scale, ctx.lengths = scale, lengths
         out = torch.empty_like(query)
         for q, k, v, o in zip(*(documents(x, lengths) for x in (query, key, value, out)), strict=True):
-            o.copy_((shares_of(stacked(q, k), k, scale) @ v).view(q.shape))
+            o.copy_((shares_of(stacked(q, k), k) @ v).view(q.shape))
         return out
 
     @staticmethod
@@ -257,11 +259,11 @@ class DocumentProducts(torch.autograd.Function):
             *(documents(x, ctx.lengths) for x in (*tensors, *results)), strict=True
         ):
             queries, pull = stacked(q, k), stacked(grad, k)
-            shares = shares_of(queries, k, ctx.scale)
+            shares = shares_of(queries, k)
             grad_v.copy_(shares.transpose(-1, -2) @ pull)
             grad_shares = pull @ v.transpose(-1, -2)
-            grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype).mul_(ctx.scale)
-            grad_q.copy_((grad_scores @ k).view(q.shape))
+            grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
+            torch.mul((grad_scores @ k).view(q.shape), ctx.scale, out=grad_q)
             grad_k.copy_(grad_scores.transpose(-1, -2) @ queries)
         return (*results, None, None)
 
@@ -276,10 +278,10 @@ def stacked(query: Tensor, key: Tensor) -> Tensor:
     return query.reshape(key.shape[0], -1, query.shape[-1])
 
 
-def shares_of(queries: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Causal probabilities (G, N * L, L) of stacked queries (G, N * L, K) over keys (G, L, K)."""
+def shares_of(queries: Tensor, key: Tensor) -> Tensor:
+    """Causal probabilities (G, N * L, L) of stacked queries (G, N * L, K), scaled already, over keys (G, L, K)."""
     length = key.shape[1]
     hidden = torch.full((length, length), float("-inf"), dtype=queries.dtype, device=queries.device).triu_(1)
-    scores = (queries @ key.transpose(-1, -2)).mul_(scale)
+    scores = queries @ key.transpose(-1, -2)
     scores.view(key.shape[0], -1, length, length).add_(hidden)
     return torch.softmax(scores, dim=-1)

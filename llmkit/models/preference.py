@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from llmkit.batch import IGNORE_INDEX, Batch
-from llmkit.losses import CHUNK_LOGITS, body_of, has_plain_head, head_of, model_inputs
+from llmkit.losses import CHUNK_LOGITS, FROZEN_CHUNK_LOGITS, body_of, has_plain_head, head_of, model_inputs, rounded
 from llmkit.models.lora import adapter_off
 
 
@@ -147,7 +147,7 @@ class ChunkedLogLikelihood(torch.autograd.Function):
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        head = weight.to(ctx.dtype)
+        head = rounded(weight, ctx.dtype)
         for part, logits in chunks(hidden, weight, ctx.dtype):
             shares = torch.softmax(logits, dim=-1, dtype=torch.float32).neg_()
             shares.scatter_add_(1, targets[part][:, None], torch.ones_like(shares[:, :1]))
@@ -161,7 +161,8 @@ class ChunkedLogLikelihood(torch.autograd.Function):
 
 def chunks(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """Places in `hidden`, and their logits."""
-    rows, head = max(64, CHUNK_LOGITS // weight.shape[0]), weight.to(dtype)
+    most = CHUNK_LOGITS if weight.requires_grad else FROZEN_CHUNK_LOGITS
+    rows, head = max(64, most // weight.shape[0]), rounded(weight, dtype)
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
         with torch.autocast(hidden.device.type, enabled=False):
