@@ -21,8 +21,9 @@ LONGEST_SAMPLE = 200
 NUM_SAMPLES = 3
 """Held-out questions that are answered during training, unless the recipe names some."""
 
-LONGEST_ENDING = 256
-"""New tokens after which an answer counts as one that does not end."""
+LONGEST_ENDING = 512
+"""New tokens after which an answer counts as one that does not end; fewer where nearly all training rows are shorter:
+an answer that is cut before others would have ended tells nothing."""
 
 
 class Question(NamedTuple):
@@ -112,10 +113,11 @@ def check_ends(settings: FinetuneRecipe, material: Material) -> dict[str, Any] |
     questions = material.held_out_questions
     if not questions:
         return None
+    longest = min(LONGEST_ENDING, material.accounts[0].percentile(99))
     was_training = material.model.training
     material.model.eval()
     try:
-        answers = ask(material, questions, settings.train.seed, longest=LONGEST_ENDING)
+        answers = ask(material, questions, settings.train.seed, longest=longest)
     finally:
         material.model.train(was_training)
     ended = sum(answer.finish_reason == "stop" for answer in answers)
@@ -125,7 +127,7 @@ def check_ends(settings: FinetuneRecipe, material: Material) -> dict[str, Any] |
         "ended": ended,
         "rate": round(ended / len(answers), 4),
         "median_tokens": lengths[len(lengths) // 2],
-        "longest_allowed": LONGEST_ENDING,
+        "longest_allowed": longest,
     }
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from llmkit.commands.tuning import Material
+    from llmkit.evaluation.task import Task
     from llmkit.recipe.schema import FinetuneRecipe
     from llmkit.training.run import Run, RunOptions
 
@@ -42,11 +43,12 @@ OWN_WEIGHTS = 0.1
 
 
 class Planned(NamedTuple):
-    """What is tuned and on what, and what that will take."""
+    """What is tuned and on what, what that will take, and the tasks that it may forget."""
 
     material: Material
     plan: dict[str, Any]
     effort: Effort
+    watched: list[Task]
 
 
 def finetune(
@@ -81,6 +83,7 @@ def finetune(
     The result, RUN/model, is an adapter folder, or a model folder with method=full or last-layers; every other verb
     takes both.
     """
+    from llmkit.commands.forgetting import open_watched
     from llmkit.commands.tuning import gather
     from llmkit.recipe.load import load_recipe, saved_recipe
     from llmkit.recipe.schema import FinetuneRecipe
@@ -94,6 +97,7 @@ def finetune(
     settings = load_recipe(FinetuneRecipe, source, overrides or [], flags, picks=picked(settings, options, output))
     check_settings(settings, output, dry_run=dry_run)
     accelerator = start_job(settings.train, is_ragged=True)
+    watched = open_watched(settings)
     material = gather(settings)
     plan, effort = plan_tuning(settings, material, accelerator)
     show_tuning(plan)
@@ -103,7 +107,9 @@ def finetune(
         if as_json:
             write_json({**plan, "data": material.report})
         return
-    run_tuning(settings, Planned(material, plan, effort), output, accelerator, options=options, as_json=as_json)
+    run_tuning(
+        settings, Planned(material, plan, effort, watched), output, accelerator, options=options, as_json=as_json
+    )
 
 
 def picked(settings: FinetuneRecipe, options: RunOptions, output: Path | None) -> dict[str, Any]:
@@ -140,18 +146,18 @@ def run_tuning(
     from llmkit.commands.forgetting import Forgetting
     from llmkit.commands.prefer import note_reference
     from llmkit.models.compile import use_engine
-    from llmkit.models.lora import hold_in_bf16, share_casts
+    from llmkit.models.lora_products import hold_in_bf16, join_products
     from llmkit.models.vocabulary import content_hash
     from llmkit.training.loop import conclude, earlier_summary, train
     from llmkit.training.run import open_run
 
-    material, plan, effort = planned
+    material, plan, effort, watched = planned
     model = material.model
     use_engine(model, effort.engine, settings.train, is_ragged=True)
     inputs = {"model": content_hash(str(settings.model.source)), "data": material.content_hash}
     with open_run(output, settings, accelerator, options=options, inputs=inputs) as run:
         run.fingerprint |= effort.engine.to_json()
-        forgetting = Forgetting(settings, run, accelerator)
+        forgetting = Forgetting(settings, watched, run, accelerator)
         summary = earlier_summary(run)
         if summary is None:
             run.write_json("data-report.json", material.report)
@@ -160,7 +166,7 @@ def run_tuning(
             forgetting.look_before()
             if plan["frozen_in_bf16"]:
                 hold_in_bf16(model)
-                share_casts(model)
+                join_products(model)
             note_reference(settings, material, run, accelerator)
             summary = train(
                 model,

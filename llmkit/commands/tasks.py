@@ -76,6 +76,13 @@ def open_tasks(name: str, flags: Flags, data: Sequence[str]) -> list[Task]:
     return [variant for task in found for variant in asked_as(task, flags)]
 
 
+def has_own_data(name: str) -> bool:
+    """Whether a task brings its rows along, so that no data is to be named for it."""
+    from llmkit.evaluation.tasks import BUILT_IN
+
+    return name not in BUILT_IN or BUILT_IN[name].spec.test.startswith(PYTHON_DOCS)
+
+
 def asked_as(task: Task, flags: Flags) -> list[Task]:
     """A task asked as the flags want it, once with each prompt."""
     from llmkit.evaluation.prompts import join

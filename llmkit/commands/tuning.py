@@ -122,9 +122,6 @@ def check_methods(settings: FinetuneRecipe) -> None:
         if getattr(settings.train, name):
             message = f"the task {settings.task} has no use for train.{name}"
             raise UsageError(message, where=f"train.{name}", fix="leave it out")
-    if settings.forget_check and settings.task == "classify":
-        fix = "leave it out"
-        raise UsageError("a classifier writes no text to evaluate on other tasks", where="forget_check", fix=fix)
     if settings.lora.dora and settings.method == "qlora":
         raise UsageError("DoRA needs whole weights, not 4 bits", where="lora.dora", fix="set method=lora")
     tell_unused(settings)
@@ -246,7 +243,10 @@ def load_base(settings: FinetuneRecipe) -> Base:
         say(f"{source} has no chat template: it gets ChatML")
     new_ids = [] if is_continued else fit_vocabulary(model, tokenizer, can_grow=is_new)
     set_stop_tokens(model, end_of_turn_ids(tokenizer))
-    return Base(model, tokenizer, new_ids, source, keeps_documents_apart(model), is_continued)
+    # Where the recipe leaves it open, rows that lie end to end get products, or once compiled what a mask can do.
+    chosen, open_to = settings.train.attention, "eager" if settings.train.compile is True else "products"
+    is_flat = keeps_documents_apart(model, open_to if chosen == "auto" else chosen)
+    return Base(model, tokenizer, new_ids, source, is_flat, is_continued)
 
 
 def keep_merged_base(settings: FinetuneRecipe, material: Material, folder: Path) -> None:

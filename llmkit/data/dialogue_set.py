@@ -54,6 +54,7 @@ class Account:
 
     name: str
     num_read: int = 0
+    max_length: int | None = None
     dropped: Counter[str] = field(default_factory=Counter)
     first_dropped: dict[str, str] = field(default_factory=dict)
     num_cut: int = 0
@@ -71,6 +72,11 @@ class Account:
         """Count a row that is not used."""
         self.dropped[reason] += 1
         self.first_dropped.setdefault(reason, where)
+
+    def in_words(self, reason: str) -> str:
+        """Why rows were dropped, with the length that it speaks of."""
+        is_of_length = reason in (TOO_LONG, CUT_TO_NOTHING) and self.max_length is not None
+        return f"{reason} ({self.max_length:,} tokens)" if is_of_length else reason
 
     def add_held_out(self, examples: Sequence[Example]) -> None:
         """Count rows that were read but left out, since the validation data has them too."""
@@ -99,6 +105,7 @@ class Account:
         return {
             "read": self.num_read,
             "used": len(self.lengths),
+            "max_length": self.max_length,
             "dropped": {r: {"rows": n, "first": self.first_dropped[r]} for r, n in self.dropped.items()},
             "cut": {"rows": self.num_cut, "tokens": self.num_cut_tokens},
             "duplicates": self.num_duplicates,
@@ -167,6 +174,7 @@ def encode_groups(
     Raises:
         DataError: A row is too long, and that is an error.
     """
+    account.max_length = max_length
     kept: list[Sequence[Dialogue]] = []
     limit = max_length if overlong == "cut-right" else None
     renderer = renderer_of(tokenizer)
@@ -248,7 +256,7 @@ def raise_nothing_left(account: Account) -> None:
     fixes = {TOO_LONG: "raise data.max_length, or set data.overlong to cut-right"}
     fix = fixes.get(reason, "mend the data, or use a model whose chat template takes it")
     raise DataError(
-        f"no row of {account.name} can be used; {count:,} of {account.num_read:,}: {reason}",
+        f"no row of {account.name} can be used; {count:,} of {account.num_read:,}: {account.in_words(reason)}",
         where=account.first_dropped[reason],
         fix=f"{fix}; or hold out more rows with data.validation" if account.name == "validation" else fix,
     )
@@ -304,7 +312,8 @@ def tell(accounts: Sequence[Account]) -> None:
 def tell_findings(account: Account) -> None:
     """Say what was dropped, cut, or is not as one may think."""
     for reason, count in account.dropped.most_common():
-        warn(f"{account.name}: {count:,} rows dropped: {reason} (first {account.first_dropped[reason]})")
+        why = account.in_words(reason)
+        warn(f"{account.name}: {count:,} rows dropped: {why} (first {account.first_dropped[reason]})")
     if account.num_cut:
         warn(f"{account.name}: {account.num_cut:,} rows were cut at max_length: {account.num_cut_tokens:,} tokens")
     for note, count in account.notes.items():

@@ -93,7 +93,7 @@ def find_dropped(account: Account) -> Iterator[Finding]:
         is_refused = reason not in names
         level: Level = "serious" if is_refused or count > MANY_DROPPED * account.num_read else "warning"
         name, fix = names.get(reason, "refused"), fixes.get(reason, "mend these rows, or use another model's template")
-        yield Finding(name, level, count, f"dropped: {reason}", account.first_dropped[reason], fix)
+        yield Finding(name, level, count, f"dropped: {account.in_words(reason)}", account.first_dropped[reason], fix)
 
 
 def find_control_tokens(dialogues: Sequence[Dialogue], renderer: Renderer) -> Iterator[Finding]:

@@ -151,6 +151,7 @@ def encode_labelled(
     Raises:
         DataError: A label is unknown, a text is too long and that is an error, or nothing is left.
     """
+    account.max_length = max_length
     classes = {label: number for number, label in enumerate(labels)}
     kept_ids, kept_classes = [], []
     known = {text.content: text.label for text in texts}

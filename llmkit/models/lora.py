@@ -6,15 +6,13 @@ Hu et al. 2021, arXiv:2106.09685.
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
@@ -23,7 +21,6 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from llmkit.errors import ModelError
-from llmkit.losses import has_plain_head
 from llmkit.recipe.load import did_you_mean
 from llmkit.recipe.schema import LoraSection
 
@@ -91,57 +88,6 @@ def continue_adapter(model: PeftModel, section: LoraSection) -> PeftModel:
             parameter.requires_grad_(True)
     scale_second_matrices(model, section.b_lr_ratio)
     return model
-
-
-def hold_in_bf16(model: PeftModel) -> int:
-    """Round the frozen matrices that adapters stand beside to bf16, in place; how many numbers that is.
-
-    Autocast would do so in every forward pass anyway, and keep the copy for the backward pass. Nothing else is rounded,
-    and the model on disk stays what it is. DoRA measures the columns of these matrices, and so needs them whole.
-    """
-    has_plain_head(model)  # asked now: in fp32 it could not be any more
-    count = 0
-    for module in model.modules():
-        if isinstance(module, LoraLayer) and not module.lora_magnitude_vector:
-            weight = module.get_base_layer().weight
-            if weight.dtype == torch.float32 and not weight.requires_grad:
-                weight.data = weight.data.to(torch.bfloat16)
-                count += weight.numel()
-    return count
-
-
-class SharedCast:
-    """Rounds what goes into adapted layers to autocast's format once, where several layers are given the same.
-
-    Autocast itself rounds it for each layer, and keeps each copy for the backward pass: query, key and value alone hold
-    three. PEFT even widens it first, to what the adapter's own matrices are stored in.
-    """
-
-    def __init__(self) -> None:
-        self.last: Callable[[], Tensor | None] = lambda: None
-        self.cast: Callable[[], Tensor | None] = lambda: None
-
-    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """A forward pre-hook."""
-        wide = arguments[0]
-        kind = wide.device.type
-        if not torch.is_autocast_enabled(kind) or wide.dtype != torch.float32:
-            return None
-        cast = self.cast() if self.last() is wide else None
-        if cast is None:
-            cast = wide.to(torch.get_autocast_dtype(kind))
-            # Held weakly: the graph keeps them for as long as they are needed.
-            self.last, self.cast = weakref.ref(wide), weakref.ref(cast)
-        return (cast, *arguments[1:])
-
-
-def share_casts(model: PeftModel) -> None:
-    """Let layers with an adapter share what autocast makes of their inputs. Outputs stay as they are, to rounding."""
-    cast = SharedCast()
-    for module in model.modules():
-        if isinstance(module, LoraLayer) and not module.lora_magnitude_vector:
-            module.cast_input_dtype_enabled = False
-            module.register_forward_pre_hook(cast)
 
 
 @contextmanager

@@ -112,6 +112,11 @@ class FinetuneRecipe(Section):
     """Instructions, dialogues, pairs of answers, or labelled texts."""
     forget_check: list[str] = []
     """Evaluation tasks (`llmkit evaluate --list`, or files) that are run before and after: what was forgotten."""
+    forget_data: str | None = None
+    """File or folder of data sets with the rows of those tasks, as in `llmkit evaluate --data`. None: they come from
+    the hub; task files name their own."""
+    forget_limit: PositiveInt | None = None
+    """Only the first so many rows of each of these tasks. None: all."""
     end_check: NonNegativeInt = 50
     """So many held-out questions are answered at the end, to see how many answers end by themselves; 0: none."""
     train: TrainSection = TrainSection(
@@ -122,7 +127,7 @@ class FinetuneRecipe(Section):
         batch_tokens="auto",
         warmup_steps=20,
         weight_decay=0.0,
-        save_every=0,
+        save_every=100,
         validate_every=0,
     )
     """The training loop. Where no lr is named, it is 1e-3 for adapters (5e-4 to classify, 5e-5 to prefer), and a tenth

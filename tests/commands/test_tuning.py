@@ -202,6 +202,8 @@ def test_the_end_tells_how_many_answers_end(tune, tmp_path):
     assert ends["asked"] == 2
     assert ends == json.loads((tmp_path / "run/ends.json").read_text())
     assert f"{ends['ended']} of 2 answers" in result.stderr
+    report = json.loads((tmp_path / "run/data-report.json").read_text())
+    assert ends["longest_allowed"] == report["train"]["length"]["p99"]
 
 
 @pytest.fixture
@@ -227,6 +229,33 @@ def test_what_was_forgotten_is_measured_before_and_after(tune, run_cli, task, tm
         [values] = document[when].values()
         [wanted] = json.loads(found.stdout)["results"]
         assert values["metrics"]["accuracy"]["value"] == wanted["metrics"]["accuracy"]["value"]
+
+
+def test_known_tasks_are_watched_on_the_first_rows_of_a_folder(tune, tmp_path):
+    rows = [{"query": f"Question: say {a}", "choices": [a, "def"], "gold": 0} for a in WORDS[:6]]
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets/piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    watched = {"forget_check": "[piqa]", "forget_data": tmp_path / "sets", "forget_limit": 4}
+    result = tune("run", **watched)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads((tmp_path / "run/forget-check.json").read_text())
+    assert [len(document[when]["piqa"]["correct"]) for when in ("before", "after")] == [4, 4]
+    assert f"piqa: rows: {tmp_path / 'sets/piqa.jsonl'}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"forget_check": "[piqua]"}, "did you mean 'piqa'"),
+        ({"forget_check": "[piqa]", "forget_data": "none"}, "there is no such file or folder"),
+        ({"forget_check": "[python-docs-package]", "forget_data": "."}, "no task of forget_check takes its rows"),
+    ],
+)
+def test_what_cannot_be_watched_is_told_before_anything_is_made(tune, tmp_path, settings, message):
+    result = tune("run", **settings)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_told_of_the_end_is_told_anew_when_the_run_is_made_longer(tune, task, tmp_path):

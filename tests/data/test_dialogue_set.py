@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmkit.data.dialogue_forms import Dialogue
-from llmkit.data.dialogue_set import drop_shared, encode_set, hold_out
+from llmkit.data.dialogue_set import drop_shared, encode_set, hold_out, tell
 from llmkit.data.messages import Message, ToolCall
 from llmkit.errors import DataError
 
@@ -35,6 +35,15 @@ def test_rows_read_are_rows_used_and_rows_dropped(tiny_tokenizer):
 def test_cut_rows_are_used_and_their_lost_tokens_counted(tiny_tokenizer):
     [row], account = encode([dialogue("q", "a word " * 40)], tiny_tokenizer, max_length=20, overlong="cut-right")
     assert account.to_json()["cut"] == {"rows": 1, "tokens": row.num_tokens - 20}
+
+
+def test_how_long_a_row_may_be_is_told_with_those_that_are_longer(tiny_tokenizer, capsys):
+    rows = [dialogue("q", "a"), dialogue("q", "a word " * 40)]
+    _, account = encode(rows, tiny_tokenizer)
+    tell([account])
+    assert "1 rows dropped: longer than max_length (64 tokens)" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"1 of 1: longer than max_length \(64 tokens\)"):
+        encode(rows[1:], tiny_tokenizer)
 
 
 def test_an_overlong_row_can_be_an_error(tiny_tokenizer):

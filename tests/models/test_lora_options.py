@@ -1,4 +1,4 @@
-"""Kinds of adapters: rsLoRA, DoRA, LoRA+, frozen matrices in bf16, an adapter switched off, one that is trained on."""
+"""Kinds of adapters: rsLoRA, DoRA, LoRA+, an adapter switched off, one that is trained on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from llmkit.models.lora import (
     adapter_off,
     attach_lora,
     continue_adapter,
-    hold_in_bf16,
     merge_lora,
     quiet_peft,
-    share_casts,
 )
 from llmkit.recipe.schema import LoraSection, TrainSection
 from llmkit.training.optim import parameter_groups
@@ -73,61 +71,6 @@ def test_second_matrices_learn_at_their_own_pace(tiny_model):
     }
     assert {pace for name, pace in paces.items() if "lora_B" in name} == {16.0}
     assert {pace for name, pace in paces.items() if "lora_A" in name} == {1.0}
-
-
-def test_frozen_matrices_in_bf16_change_nothing_under_autocast(tiny_model):
-    results = []
-    for held in (False, True):
-        model = adapted(tiny_model)
-        if held:
-            assert hold_in_bf16(model) == sum(
-                m.weight.numel() for n, m in tiny_model.named_modules() if n.endswith("_proj")
-            )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = causal_lm_loss_sum(model, BATCH)
-        loss.backward()
-        results.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
-    assert results[0][0] == results[1][0]
-    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
-
-
-def inputs_of(parent, names):
-    """What the base layers of these are given, as it comes."""
-    kept = []
-    for name in names:
-        getattr(parent, name).base_layer.register_forward_hook(lambda m, given, out: kept.append(given[0]))
-    return kept
-
-
-def test_layers_that_are_given_the_same_round_it_once_and_to_the_same(tiny_model):
-    results = []
-    for shared in (False, True):
-        model = adapted(tiny_model)
-        hold_in_bf16(model)
-        if shared:
-            share_casts(model)
-        layer = model.base_model.model.model.layers[0]
-        kept = inputs_of(layer.self_attn, ("q_proj", "k_proj", "v_proj"))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = causal_lm_loss_sum(model, BATCH)
-        loss.backward()
-        results.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
-        assert (kept[0].dtype == torch.bfloat16) == shared
-        assert kept[0] is kept[1] is kept[2]
-    assert results[0][0] == results[1][0]
-    for plain, shared in zip(*(grads for _, grads in results), strict=True):
-        assert (plain - shared).norm() <= 0.02 * plain.norm()
-
-
-def test_embeddings_norms_and_the_head_stay_in_fp32(tiny_model):
-    model = adapted(tiny_model)
-    hold_in_bf16(model)
-    kinds = {name: p.dtype for name, p in model.named_parameters()}
-    assert all((dtype == torch.bfloat16) == ("base_layer" in name) for name, dtype in kinds.items())
-
-
-def test_dora_keeps_its_matrices_whole(tiny_model):
-    assert hold_in_bf16(adapted(tiny_model, dora=True)) == 0
 
 
 def test_with_its_adapter_off_a_model_is_what_it_was_and_learns_on(tiny_model):
