@@ -80,10 +80,11 @@ def classify_texts(folder: Path, source: str, text_column: str | None) -> list[d
         raise DataError("there is no text in it", where=source, fix="give a file with text")
     classifier.model.to(pick_device())
     limit = getattr(classifier.model.config, "max_position_embeddings", None)
-    # No token is less than a byte: only texts of more bytes than positions need to be counted.
-    large = [text.text for text in texts if limit is not None and len(text.text.encode()) > limit]
-    if num_cut := sum(len(ids) > limit for ids in encode_texts(classifier.tokenizer, large)):
-        warn(f"{num_cut:,} of {len(texts):,} texts lose their end: the model takes {limit:,} tokens")
+    if limit is not None:
+        # No token is less than a byte: only texts of more bytes than positions need to be counted.
+        large = [text.text for text in texts if len(text.text.encode()) > limit]
+        if num_cut := sum(len(ids) > limit for ids in encode_texts(classifier.tokenizer, large)):
+            warn(f"{num_cut:,} of {len(texts):,} texts lose their end: the model takes {limit:,} tokens")
     chances = answer(classifier, [text.text for text in texts], max_length=limit).tolist()
     return [
         {"row": text.source, **name_classes(row, classifier.labels)} for text, row in zip(texts, chances, strict=True)

@@ -164,17 +164,17 @@ def test_a_stop_leaves_what_is_finished_and_the_same_command_goes_on(compare, ro
 def test_what_a_language_model_answered_before_a_stop_is_kept(
     compare, rows_file, tiny_model_folder, tmp_path, monkeypatch
 ):
-    from llmkit.commands.compare_language import Asking
+    from llmkit.evaluation.journal import Journal
 
-    real = Asking.answer
+    real = Journal.add
 
-    def stopped_at_once(self, part):
+    def stopped_behind_it(self, answers):
+        real(self, answers)
         os.kill(os.getpid(), signal.SIGINT)
-        return real(self, part)
 
     arguments = ("--model", tiny_model_folder, "--methods", "zero-shot")
     with monkeypatch.context() as patch:
-        patch.setattr(Asking, "answer", stopped_at_once)
+        patch.setattr(Journal, "add", stopped_behind_it)
         assert compare(rows_file, *arguments).exit_code == 75
     assert list((tmp_path / "o" / ".unfinished").glob("zero-shot-*/test/answers-0.jsonl"))
     assert document(compare(rows_file, *arguments))["methods"][0]["reason"] is None
