@@ -159,7 +159,8 @@ def run_tuned(method: Method, contest: Contest, job: Job, folder: Path) -> Outco
     accelerator = begin_job(settings.train, is_ragged=True)
     material = gather_rows(settings, contest)
     plan, effort = plan_tuning(settings, material, accelerator)
-    run_tuning(settings, Planned(material, plan, effort), folder, accelerator, options=RunOptions(), as_json=False)
+    planned = Planned(material, plan, effort, watched=[])
+    run_tuning(settings, planned, folder, accelerator, options=RunOptions(), as_json=False)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     used = len(material.train)
     del material, accelerator
