@@ -88,7 +88,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], bound: float) -> float:
     if not gradients or gradients[0].device.type != "cpu":
         return float(nn.utils.clip_grad_norm_(parameters, bound))
     total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-    norm = total.item()
+    norm = float(total)
     if not math.isfinite(norm) or norm + 1e-6 > bound:
         scale = torch.clamp(bound / (total + 1e-6), max=1.0)
         for gradient in gradients:
