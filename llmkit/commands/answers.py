@@ -9,7 +9,7 @@ from llmkit.console import for_terminal, say
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmkit.commands.tuning import Material
+    from llmkit.commands.tuning import Tuning
     from llmkit.data.dialogue_forms import Dialogue
     from llmkit.generation.generate import Completion
     from llmkit.recipe.schema import FinetuneRecipe
@@ -65,7 +65,7 @@ def questions_of(dialogues: Iterable[Dialogue], tokenizer: Any, *, longest: int,
     return list(chosen.values())
 
 
-def sampler(settings: FinetuneRecipe, material: Material, run: Run) -> Callable[[int], None] | None:
+def sampler(settings: FinetuneRecipe, material: Tuning, run: Run) -> Callable[[int], None] | None:
     """Asks the model the sample questions, says the first answer and logs all; None without questions."""
     questions = material.questions
     if not questions:
@@ -82,7 +82,7 @@ def sampler(settings: FinetuneRecipe, material: Material, run: Run) -> Callable[
     return take
 
 
-def ask(material: Material, questions: Sequence[Question], seed: int, *, longest: int) -> list[Completion]:
+def ask(material: Tuning, questions: Sequence[Question], seed: int, *, longest: int) -> list[Completion]:
     """The model's answers, the likeliest token at each place."""
     import torch
 
@@ -108,7 +108,7 @@ def ask(material: Material, questions: Sequence[Question], seed: int, *, longest
         )
 
 
-def check_ends(settings: FinetuneRecipe, material: Material) -> dict[str, Any] | None:
+def check_ends(settings: FinetuneRecipe, material: Tuning) -> dict[str, Any] | None:
     """How many held-out questions get an answer that ends by itself; None without any to ask."""
     questions = material.held_out_questions
     if not questions:

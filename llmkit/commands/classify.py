@@ -10,7 +10,7 @@ from llmkit.console import say, warn
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmkit.commands.tuning import Base, Material
+    from llmkit.commands.tuning import Base, Tuning
     from llmkit.data.dialogue_set import Account
     from llmkit.data.text_labels import LabelledText
     from llmkit.recipe.schema import FinetuneRecipe
@@ -19,9 +19,9 @@ OF_DIALOGUES = ("roles", "paths", "strip", "train_on", "thinking", "sample_promp
 """Fields of data that say something of dialogues alone."""
 
 
-def gather_texts(settings: FinetuneRecipe, base: Base) -> Material:
+def gather_texts(settings: FinetuneRecipe, base: Base) -> Tuning:
     """Texts as rows, and the classifier with what is trained on them."""
-    from llmkit.commands.tuning import Material, longest_row
+    from llmkit.commands.tuning import Tuning, longest_row
     from llmkit.data.dialogue_set import tell
     from llmkit.data.dialogue_source import check_meant
     from llmkit.data.text_labels import TextRows, encode_labelled
@@ -40,7 +40,7 @@ def gather_texts(settings: FinetuneRecipe, base: Base) -> Material:
     tell(accounts)
     model = attach_head(settings, base, labels)
     first = train[0]
-    return Material(
+    return Tuning(
         model=model,
         tokenizer=base.tokenizer,
         train=rows[0],

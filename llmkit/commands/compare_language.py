@@ -19,7 +19,7 @@ from llmkit.errors import DataError, StoppedError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from llmkit.commands.tuning import Material
+    from llmkit.commands.tuning import Tuning
     from llmkit.evaluation.evaluate import Subject
     from llmkit.evaluation.metrics import Item
     from llmkit.evaluation.task import Example, Task
@@ -175,10 +175,10 @@ def run_tuned(method: Method, contest: Contest, job: Job, folder: Path) -> Outco
     )
 
 
-def gather_rows(settings: FinetuneRecipe, contest: Contest) -> Material:
+def gather_rows(settings: FinetuneRecipe, contest: Contest) -> Tuning:
     """The training rows, and the classifier with what is trained on them."""
     from llmkit.commands.classify import attach_head, loader
-    from llmkit.commands.tuning import Material, load_base
+    from llmkit.commands.tuning import Tuning, load_base
     from llmkit.data.dialogue_set import Account, tell
     from llmkit.data.text_labels import NO_TEXT, LabelledText, TextRows, encode_labelled
     from llmkit.models.classify import class_loss_sum, save_classifier
@@ -198,7 +198,7 @@ def gather_rows(settings: FinetuneRecipe, contest: Contest) -> Material:
     tell([account])
     rows = TextRows(ids, classes, is_flat=base.is_flat)
     model = attach_head(settings, base, contest.labels)
-    return Material(
+    return Tuning(
         model=model,
         tokenizer=base.tokenizer,
         train=rows,

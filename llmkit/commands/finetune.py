@@ -28,7 +28,7 @@ from llmkit.errors import UsageError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from llmkit.commands.tuning import Material
+    from llmkit.commands.tuning import Tuning
     from llmkit.evaluation.task import Task
     from llmkit.recipe.schema import FinetuneRecipe
     from llmkit.training.run import Run, RunOptions
@@ -45,7 +45,7 @@ OWN_WEIGHTS = 0.1
 class Planned(NamedTuple):
     """What is tuned and on what, what that will take, and the tasks that it may forget."""
 
-    material: Material
+    material: Tuning
     plan: dict[str, Any]
     effort: Effort
     watched: list[Task]
@@ -189,7 +189,7 @@ def run_tuning(
         conclude(summary, run, as_json=as_json, extra=extra)
 
 
-def prepare_model(settings: FinetuneRecipe, material: Material, run: Run, accelerator: Accelerator) -> None:
+def prepare_model(settings: FinetuneRecipe, material: Tuning, run: Run, accelerator: Accelerator) -> None:
     """What must lie on disk or on the device before anything is measured."""
     from llmkit.commands.tuning import keep_merged_base
     from llmkit.training.job import on_main_process
@@ -198,7 +198,7 @@ def prepare_model(settings: FinetuneRecipe, material: Material, run: Run, accele
 
 
 def ends_of(
-    settings: FinetuneRecipe, material: Material, run: Run, accelerator: Accelerator, *, step: int
+    settings: FinetuneRecipe, material: Tuning, run: Run, accelerator: Accelerator, *, step: int
 ) -> dict[str, Any] | None:
     """How many answers end by themselves: asked once, when the run is finished at `step`, and kept in ends.json."""
     from accelerate.utils import DistributedType

@@ -11,7 +11,7 @@ from llmkit.console import format_seconds, say
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from llmkit.commands.tuning import Material
+    from llmkit.commands.tuning import Tuning
     from llmkit.data.pretraining import PretrainingData
     from llmkit.models.compile import Engine
     from llmkit.recipe.schema import FinetuneRecipe, PretrainRecipe, TrainSection
@@ -131,9 +131,7 @@ def show_plan(plan: Mapping[str, Any], config: TrainSection) -> None:
         say(f"the run ends {plan['minutes']:g} minutes after its beginning, however many steps those are")
 
 
-def plan_tuning(
-    settings: FinetuneRecipe, material: Material, accelerator: Accelerator
-) -> tuple[dict[str, Any], Effort]:
+def plan_tuning(settings: FinetuneRecipe, material: Tuning, accelerator: Accelerator) -> tuple[dict[str, Any], Effort]:
     """What the run will be, before it is, and how the model is computed."""
     from llmkit.models.causal_lm import count_parameters
     from llmkit.training.step import plan_steps, tokens_per_forward

@@ -11,7 +11,7 @@ from llmkit.console import Progress, say, warn
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from llmkit.commands.tuning import Base, Material
+    from llmkit.commands.tuning import Base, Tuning
     from llmkit.recipe.schema import FinetuneRecipe
     from llmkit.training.run import Run
 
@@ -19,10 +19,10 @@ REFERENCE = "reference-{name}.npy"
 """Log-likelihoods of all answers under the model as it was, kept in the run."""
 
 
-def gather_pairs(settings: FinetuneRecipe, base: Base) -> Material:
+def gather_pairs(settings: FinetuneRecipe, base: Base) -> Tuning:
     """Pairs as rows, and the model with what is trained on them."""
     from llmkit.commands.answers import choose_questions, questions_of
-    from llmkit.commands.tuning import Material, attach, keepers, longest_row
+    from llmkit.commands.tuning import Tuning, attach, keepers, longest_row
     from llmkit.data.dialogue import show_row
     from llmkit.data.dialogue_set import tell
     from llmkit.data.dialogue_source import check_meant, read_pair_sets
@@ -48,7 +48,7 @@ def gather_pairs(settings: FinetuneRecipe, base: Base) -> Material:
     model, trained_tokens = attach(settings, base, rows)
     section = settings.preference
     openings = [pair.dialogues[0] for pair in validation or train]
-    return Material(
+    return Tuning(
         model=model,
         tokenizer=base.tokenizer,
         train=rows,
@@ -96,7 +96,7 @@ class Validation:
         return {name: sum_over_processes(value, device) / total for name, value in sums.items()}
 
 
-def note_reference(settings: FinetuneRecipe, material: Material, run: Run, accelerator: Accelerator) -> None:
+def note_reference(settings: FinetuneRecipe, material: Tuning, run: Run, accelerator: Accelerator) -> None:
     """Where no adapter can be switched off: measure all answers under the model as it is, once, and keep the numbers.
 
     So it is for DPO on weights of the model itself, and on an adapter that is trained on.

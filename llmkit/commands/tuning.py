@@ -46,7 +46,7 @@ class Base(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Material:
+class Tuning:
     """All that a run is made from, ready to train.
 
     Attributes:
@@ -87,7 +87,7 @@ class Material:
         return {account.name: account.to_json() for account in self.accounts}
 
 
-def gather(settings: FinetuneRecipe) -> Material:
+def gather(settings: FinetuneRecipe) -> Tuning:
     """Load the model, read and encode the data, and attach what is trained."""
     from llmkit.commands.classify import gather_texts
     from llmkit.commands.prefer import gather_pairs
@@ -143,7 +143,7 @@ def tell_unused(settings: FinetuneRecipe) -> None:
             warn(f"{name} changes nothing: the task is {settings.task}, the method {settings.method}")
 
 
-def gather_dialogues(settings: FinetuneRecipe, base: Base) -> Material:
+def gather_dialogues(settings: FinetuneRecipe, base: Base) -> Tuning:
     """Dialogues as rows, and the model with what is trained on them."""
     from llmkit.data.dialogue import DialogueRows, PackedRows, show_row
     from llmkit.data.dialogue_set import encode_set, tell
@@ -171,7 +171,7 @@ def gather_dialogues(settings: FinetuneRecipe, base: Base) -> Material:
         raise UsageError(message, where="data.packing", fix="leave it out: rows of like length go together anyway")
     model, trained_tokens = attach(settings, base, train_rows)
     ids, targets = train_rows.rows[0]
-    return Material(
+    return Tuning(
         model=model,
         tokenizer=tokenizer,
         train=PackedRows(train_rows, seq_len=limit) if data.packing else train_rows,
@@ -249,7 +249,7 @@ def load_base(settings: FinetuneRecipe) -> Base:
     return Base(model, tokenizer, new_ids, source, is_flat, is_continued)
 
 
-def keep_merged_base(settings: FinetuneRecipe, material: Material, folder: Path) -> None:
+def keep_merged_base(settings: FinetuneRecipe, material: Tuning, folder: Path) -> None:
     """Where an adapter was merged into the model that a new one stands on: write that model into the run."""
     from llmkit.commands.model import merge_into
     from llmkit.models.causal_lm import model_folder
@@ -301,7 +301,7 @@ def choose_weights(settings: FinetuneRecipe, base: Base, rows: Rows) -> tuple[An
 
 
 def keepers(settings: FinetuneRecipe, model: Any, tokenizer: Any) -> dict[str, Any]:
-    """How the model is written and read back: `save` and `load` of Material."""
+    """How the model is written and read back: `save` and `load` of Tuning."""
     from llmkit.models.causal_lm import load_weights, save_causal_lm
     from llmkit.models.lora import load_adapter_weights
 

@@ -268,7 +268,7 @@ def hold_out(examples: Sequence[E], share: float) -> tuple[list[E], list[E]]:
     Where a row falls depends on itself alone, so it stays there when rows are added; rows that ask the same are never
     on both sides.
     """
-    places = [place_of(example.question) for example in examples]
+    places = [place_of_question(example.question) for example in examples]
     if share == 0 or len(set(places)) < 2:
         return list(examples), []
     # A small share of few rows may be none at all: then the row that is nearest to it is held out.
@@ -276,7 +276,7 @@ def hold_out(examples: Sequence[E], share: float) -> tuple[list[E], list[E]]:
     return list(compress(examples, [not held for held in is_held])), list(compress(examples, is_held))
 
 
-def place_of(question: str) -> float:
+def place_of_question(question: str) -> float:
     """A number in [0, 1) that is a pure function of a text."""
     return int.from_bytes(hashlib.blake2b(question.encode(), digest_size=8).digest(), "big") / 2**64
 
