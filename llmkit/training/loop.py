@@ -24,6 +24,7 @@ from llmkit.training.feed import Feed
 from llmkit.training.health import Losses
 from llmkit.training.insides import Insides
 from llmkit.training.job import on_main_process
+from llmkit.training.keeping import Keeper
 from llmkit.training.length import Length
 from llmkit.training.memory import fit_memory
 from llmkit.training.optim import make_optimizer
@@ -97,11 +98,9 @@ def train(
         run=run,
         clock=make_clock(run, start, deadline_seconds),
         length=length,
-        save_model=save_model,
-        load_model=load_model,
+        keeper=Keeper(run, loop, save_model, load_model, restore_average(wrapped, config, start)),
         validate=validate,
         sample=sample,
-        average=restore_average(wrapped, config, start),
         flops_per_token=flops_per_token,
         matrix_rate=matrix_rate,
         insides=Insides(model, optimizer, config, num_steps=num_steps) if looks_inside else None,

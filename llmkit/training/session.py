@@ -1,4 +1,4 @@
-"""A run from its first step in this process to its last: steps, lines, validations, samples, checkpoints."""
+"""A run from its first step in this process to its last: steps, lines of metrics, validations, samples."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from llmkit.console import Progress, say, warn
 from llmkit.device import peak_memory_bytes
 from llmkit.errors import RunError
-from llmkit.files import new_folder, remove_entry
-from llmkit.training import checkpoint as checkpoints
-from llmkit.training.average import WeightAverage
 from llmkit.training.clock import Clock
-from llmkit.training.disk import retrying
 from llmkit.training.feed import Feed
 from llmkit.training.folder import SUMMARY
 from llmkit.training.health import NUM_SPIKES_TOLD, Losses, describe_rows
 from llmkit.training.insides import Insides
-from llmkit.training.job import on_main_process
+from llmkit.training.keeping import Keeper
 from llmkit.training.length import Length
 from llmkit.training.memory import memory_errors_explained
-from llmkit.training.patience import best_step, has_waited, loss_of
+from llmkit.training.patience import best_step, has_waited
 from llmkit.training.run import Run
 from llmkit.training.signals import StopRequest
 from llmkit.training.step import Loop, Signs, StepResult, StepRows
@@ -51,11 +46,9 @@ class Session:
     run: Run
     clock: Clock
     length: Length
-    save_model: checkpoints.SaveModel
-    load_model: Callable[[Path], None]
+    keeper: Keeper
     validate: Validate | None = None
     sample: Callable[[int], None] | None = None
-    average: WeightAverage | None = None
     flops_per_token: float | None = None
     matrix_rate: float | None = None
     insides: Insides | None = None
@@ -63,19 +56,17 @@ class Session:
     losses: Losses = field(default_factory=Losses)
     validation: dict[str, float] | None = None
     waited_share: float = 0.0
-    saved_step: int = 0
-    """The step of the newest checkpoint."""
     memory: tuple[float, int] = (-math.inf, 0)
     """When the memory was last asked for, and what the answer was."""
 
     def run_steps(self, first: int, stop: StopRequest, bar: Progress, feed: Feed[StepRows]) -> TrainSummary:
         """All steps that are left; the checkpoint is safe before anything else may fail."""
-        loop, self.saved_step = self.loop, first
+        loop, self.keeper.saved_step = self.loop, first
         # FSDP gathers weights only in a model that has been through a step.
         if first == 0 and loop.config.sample_every and not isinstance(loop.wrapped, FSDPModule):
             self.take_samples(0)
         if 0 < first < loop.num_steps:
-            self.look(first, bar, is_measured=first in self.past_validations())
+            self.look(first, bar, is_measured=first in self.keeper.past_validations())
         done, before = first, self.totals.seconds
         while done < loop.num_steps and not self.has_waited_enough(done):
             result = self.make_step(done, stop, bar, feed)
@@ -104,8 +95,8 @@ class Session:
             result = self.loop.train_step(step, feed.take(step), self.signs(step, stop))
         if not result.is_finite:
             put_back(self.model, kept)
-        if result.is_finite and self.average is not None:
-            self.average.update()
+        if result.is_finite and self.keeper.average is not None:
+            self.keeper.average.update()
         seconds = time.perf_counter() - begin
         self.clock.add_step(seconds)
         self.totals.seconds += seconds
@@ -206,48 +197,16 @@ class Session:
         track(self.loop.accelerator, values)
 
     def save(self, done: int) -> None:
-        """A checkpoint, and only then the end of older ones."""
-        begin, loop, run, totals = time.perf_counter(), self.loop, self.run, self.totals
-        state = {
-            **vars(totals),
+        """A checkpoint, and the time that it took."""
+        begin = time.perf_counter()
+        counted = {
+            **vars(self.totals),
             "losses": list(self.losses.values),
             "elapsed_seconds": self.clock.elapsed_seconds,
-            "forward_rows": loop.forward_rows,
             "num_steps": self.length.settled,
-            "fingerprint": run.fingerprint,
         }
-        run.flush_metrics()
-        checkpoints.save_checkpoint(
-            run.checkpoints,
-            done,
-            accelerator=loop.accelerator,
-            model=loop.wrapped,
-            optimizer=loop.optimizer,
-            state=state,
-            save_model=self.save_model,
-            average=None if self.average is None else self.average.tensors(),
-        )
-        self.saved_step = done
-        self.prune()
+        self.keeper.save(done, counted)
         self.clock.add_save(time.perf_counter() - begin)
-
-    def prune(self) -> None:
-        """Delete the checkpoints that nothing asks for any more."""
-        run, config = self.run, self.loop.config
-        if run.is_main:
-            is_compared = config.keep_best or config.patience
-            best = {step: loss_of(values) for step, values in run.validations().items()} if is_compared else {}
-            checkpoints.prune_checkpoints(
-                run.checkpoints,
-                keep_last=config.keep_last,
-                keep_every=config.keep_every,
-                keep_best=max(config.keep_best, bool(config.patience)),
-                best=best,
-            )
-
-    def past_validations(self) -> dict[int, dict[str, Any]]:
-        """What metrics.jsonl has: a run may have been stopped between a checkpoint and its validation."""
-        return on_main_process(self.loop.accelerator, self.run.validations)
 
     def look(self, done: int, bar: Progress, *, is_measured: bool = False) -> None:
         """Validate, unless that was done before, and take samples where it is time to."""
@@ -258,10 +217,10 @@ class Session:
         begin = time.perf_counter()
         if validates:
             self.measure(done, bar)
-            if config.patience and done > self.saved_step and best_step(self.past_validations()) == done:
+            if config.patience and done > self.keeper.saved_step and best_step(self.keeper.past_validations()) == done:
                 self.save(done)
             elif config.keep_best:
-                self.prune()
+                self.keeper.prune()
         if samples:
             self.take_samples(done)
         self.clock.add_look(time.perf_counter() - begin)
@@ -303,8 +262,8 @@ class Session:
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(self.loop.accelerator.autocast())
-                if self.average is not None:
-                    stack.enter_context(self.average.applied())
+                if self.keeper.average is not None:
+                    stack.enter_context(self.keeper.average.applied())
                 stack.enter_context(gathered(self.loop.wrapped))
                 yield
         finally:
@@ -316,59 +275,26 @@ class Session:
         return (
             bool(config.patience)
             and is_due(done, config.validate_every)
-            and has_waited(self.past_validations(), config)
+            and has_waited(self.keeper.past_validations(), config)
         )
 
     def finish(self, done: int, bar: Progress) -> TrainSummary:
         """Save first, evaluate afterwards: checkpoint, result folder, validation, samples, summary."""
-        run, job = self.run, self.loop.accelerator
-        if done > self.saved_step:
+        run, keeper, has_patience = self.run, self.keeper, bool(self.loop.config.patience)
+        if done > keeper.saved_step:
             self.save(done)
-        best = self.return_to_best(done, bar) if self.loop.config.patience else done
-        with nullcontext() if self.average is None else self.average.applied():
-            weights = checkpoints.whole_weights(self.loop.wrapped)
-            target = run.folder / "model"
-            on_main_process(job, lambda: retrying(lambda: self.replace_result(weights), target))
-        self.validation = self.past_validations().get(best)
+        if has_patience and done not in keeper.past_validations():
+            self.measure(done, bar)
+        best = keeper.return_to_best(done) if has_patience else done
+        keeper.write_result()
+        self.validation = keeper.past_validations().get(best)
         if self.validation is None:
             self.measure(done, bar)
         if self.loop.config.sample_every:
             self.take_samples(done)
-        summary = self.summary("finished", done, best_step=best if self.loop.config.patience else None)
+        summary = self.summary("finished", done, best_step=best if has_patience else None)
         run.write_json(SUMMARY, summary.to_json(run))
         return summary
-
-    def return_to_best(self, done: int, bar: Progress) -> int:
-        """Put the weights of the best validation back; the step they are of."""
-        if done not in self.past_validations():
-            self.measure(done, bar)
-        best = best_step(self.past_validations())
-        if best is None or best == done:
-            return done
-        path = checkpoints.step_folder(self.run.checkpoints, best)
-        problem = on_main_process(self.loop.accelerator, lambda: checkpoints.find_damage(path))
-        if problem is not None:
-            warn(f"the best checkpoint, {path}, is damaged ({problem}): the result has the weights of step {done:,}")
-            return done
-        self.load_model(path)
-        averages = checkpoints.read_average(path)
-        if self.average is not None and averages is not None:
-            self.average.restore(averages)
-        say(f"the result has the weights of step {best:,}, whose validation was the best; trained until step {done:,}")
-        return best
-
-    def replace_result(self, weights: dict[str, Tensor] | None) -> None:
-        """Write the result aside and put it in the place of an earlier one."""
-        target = self.run.folder / "model"
-        new, old = target.with_name(".model.new"), target.with_name(".model.old")
-        for leftover in (new, old):  # of a crash in this very place
-            remove_entry(leftover)
-        with new_folder(new, flush=checkpoints.write_manifest) as aside:
-            self.save_model(aside, weights)
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-        remove_entry(old)
 
     def summary(self, status: str, step: int, *, best_step: int | None = None) -> TrainSummary:
         """What there is to say at this point."""

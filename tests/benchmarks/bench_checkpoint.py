@@ -31,7 +31,7 @@ from llmkit.models.causal_lm import build_causal_lm, save_causal_lm
 from llmkit.recipe.load import load_recipe
 from llmkit.recipe.schema import PretrainRecipe
 from llmkit.tokenizer import train_tokenizer
-from llmkit.training import session
+from llmkit.training import keeping
 from llmkit.training.checkpoint import newest_checkpoint, restore_from, save_checkpoint
 from llmkit.training.job import start_job
 from llmkit.training.loop import train
@@ -140,7 +140,7 @@ def measure_training(folder: Path, recipe: PretrainRecipe, accelerator: Accelera
     def timed_save(*arguments: object, **options: object) -> None:
         saving.append(seconds_of(lambda: save_checkpoint(*arguments, **options)))  # type: ignore[arg-type]
 
-    session.checkpoints.save_checkpoint, before = timed_save, save_checkpoint  # type: ignore[assignment]
+    keeping.checkpoints.save_checkpoint, before = timed_save, save_checkpoint  # type: ignore[assignment]
     try:
         with open_run(folder / "run", recipe, accelerator) as run:
             seconds = seconds_of(
@@ -156,7 +156,7 @@ def measure_training(folder: Path, recipe: PretrainRecipe, accelerator: Accelera
                 )
             )
     finally:
-        session.checkpoints.save_checkpoint = before
+        keeping.checkpoints.save_checkpoint = before
     return seconds, sum(saving[:-1])  # a run without checkpoints writes the last one too
 
 
