@@ -30,10 +30,10 @@ PACKED_TIMES = 3
 
 
 class Share(NamedTuple):
-    """Which rows a process of a job reads: every `count`-th, from the one of its rank on."""
+    """Which rows a process of a job reads: every `num_processes`-th, from the one of its rank on."""
 
     rank: int
-    count: int
+    num_processes: int
 
 
 class Part(NamedTuple):
@@ -68,7 +68,7 @@ def look_for_items(
         return {}
     examples = {task.name: first_examples(task.examples("test"), limit) for task in tasks}
     parts = [part for source in sources for part in parts_of(source)]
-    return find_overlaps(examples, watched(parts, share), sources, num_processes=share.count)
+    return find_overlaps(examples, watched(parts, share), sources, num_processes=share.num_processes)
 
 
 def watched(parts: Sequence[Part], share: Share) -> Iterator[str]:
@@ -80,10 +80,10 @@ def watched(parts: Sequence[Part], share: Share) -> Iterator[str]:
     with Progress("looking for the test items in the training data", total=whole, unit="MB") as progress:
         for number, part in enumerate(parts):
             # Turn about, so that files of one document each are not all read by the first process.
-            turn = share._replace(rank=(share.rank + number) % share.count)
+            turn = share._replace(rank=(share.rank + number) % share.num_processes)
             for texts in part.read(part.name, turn):
                 yield from texts
-                read += share.count * len("".join(texts[-1:]).encode(errors="surrogatepass"))
+                read += share.num_processes * len("".join(texts[-1:]).encode(errors="surrogatepass"))
                 progress.update(read // 1_000_000 - progress.done)
                 spent = time.monotonic() - begin
                 if not is_told and read and spent >= PROBE_SECONDS:
@@ -160,7 +160,7 @@ def row_texts(source: str, share: Share) -> Iterator[list[str]]:
     """The texts of each row of a share."""
     from llmkit.data.documents import read_records
 
-    for record in islice(read_records(source), share.rank, None, share.count):
+    for record in islice(read_records(source), share.rank, None, share.num_processes):
         yield list(texts_in(record.values))
 
 
@@ -168,7 +168,7 @@ def document_texts(source: str, share: Share) -> Iterator[list[str]]:
     """The text of each document of a share."""
     from llmkit.data.documents import read_documents
 
-    for document in islice(read_documents([source]), share.rank, None, share.count):
+    for document in islice(read_documents([source]), share.rank, None, share.num_processes):
         yield [document.text]
 
 
@@ -179,7 +179,7 @@ def prepared_texts(folder: str, share: Share) -> Iterator[list[str]]:
 
     prepared = open_prepared(folder)
     split = prepared.split("train")
-    for number in range(share.rank, split.num_documents, share.count):
+    for number in range(share.rank, split.num_documents, share.num_processes):
         start, end = split.offsets[number], split.offsets[number + 1]
         yield [decode_ids(prepared.tokenizer, split.tokens[start : end - 1].tolist())]
 

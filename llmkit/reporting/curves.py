@@ -140,8 +140,8 @@ def draw_svg(panels: list[Panel]) -> str:
         place = f'<svg y="{y + 22}" width="{width}" height="{SIZE[1]}" '
         parts.append(chart_of(panel).replace("<svg ", place, 1))
     box = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{MADE_BY}<style>{style_sheet()}</style>'
-    return f"{head}{''.join(parts)}</svg>\n"
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{MADE_BY}<style>{style_sheet()}</style>'
+    return f"{svg}{''.join(parts)}</svg>\n"
 
 
 def chart_of(panel: Panel) -> str:
