@@ -202,7 +202,9 @@ def make_chat(tokenizer: Any, *, is_one_turn: bool) -> Chat:
             text = text.replace(secret, name)
         return text
 
-    return Chat(render, encode, show, frozenset(end_of_turn_ids(tokenizer)), is_one_turn)
+    # A template reads the clock under this name alone.
+    day = str(renderer.now.date()) if "strftime_now" in str(tokenizer.chat_template) else None
+    return Chat(render, encode, show, frozenset(end_of_turn_ids(tokenizer)), is_one_turn, day)
 
 
 def list_tasks(*, as_json: bool) -> None:

@@ -40,6 +40,8 @@ class Chat:
     """With what an assistant's turn ends."""
     is_one_turn: bool = False
     """Whether the shots stand in the question's turn, and not as turns of their own."""
+    day: str | None = None
+    """The day that its template is told, where it writes one: prompts are others on another."""
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:

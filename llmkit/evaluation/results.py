@@ -83,6 +83,7 @@ def describe_environment(subject: Subject, model_hash: str) -> dict[str, Any]:
         "dtype": str(subject.model.dtype).removeprefix("torch."),
         "tokenizer": tokenizer_hash(subject.tokenizer),
         "chat_template": subject.chat is not None,
+        "chat_day": subject.chat.day if subject.chat else None,
         "max_length": subject.max_length,
         "processes": subject.num_processes,
     }

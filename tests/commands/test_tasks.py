@@ -1,10 +1,13 @@
+import copy
 import gzip
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from llmkit.commands.tasks import Flags, make_chat, open_tasks
+from llmkit.data.rendering import set_day
 from llmkit.errors import DataError, UsageError
 from llmkit.evaluation.prompts import Turn, render_context
 from llmkit.evaluation.tasks import BUILT_IN
@@ -155,6 +158,16 @@ def test_what_a_row_says_is_text_in_a_dialogue_too(tiny_tokenizer):
     plain = chat.encode([chat.render([Turn("user", "the model")])])[0]
     asked = tiny_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert plain == asked
+
+
+def test_the_day_is_known_where_a_template_writes_it(tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    assert make_chat(tokenizer, is_one_turn=False).day is None
+    tokenizer.chat_template = "<|im_start|>system\n{{ strftime_now('%Y') }}<|im_end|>\n" + tokenizer.chat_template
+    set_day(tokenizer, date(2025, 1, 2))
+    chat = make_chat(tokenizer, is_one_turn=False)
+    assert chat.day == "2025-01-02"
+    assert "system\n2025" in chat.show(chat.render([Turn("user", "the model")]))
 
 
 def test_the_other_wordings_of_a_built_in_task_are_llmkits_own(data):
