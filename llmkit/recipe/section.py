@@ -45,7 +45,8 @@ class TrainSection(Section):
     """How lr falls after the warm-up: along a cosine, along a line, not at all, not before the last decay_share of
     the steps (wsd: warm-up, stable, decay), or with the inverse square root of the step."""
     warmup_steps: NonNegativeInt = 50
-    """Optimizer steps over which lr rises linearly from 0. Raise it when the loss spikes early."""
+    """Optimizer steps over which lr rises linearly from 0. Raise it when the loss spikes early. With cosine and linear
+    it takes at most half of the run."""
     warmup_share: Share | None = None
     """The warm-up as a share of all steps, in place of warmup_steps."""
     decay_share: Share = 0.2

@@ -27,7 +27,7 @@ from llmkit.training.job import on_main_process
 from llmkit.training.keeping import Keeper
 from llmkit.training.length import Length
 from llmkit.training.memory import fit_memory
-from llmkit.training.optim import make_optimizer
+from llmkit.training.optim import make_optimizer, warmup_of
 from llmkit.training.patience import check_patience
 from llmkit.training.restore import Start, find_start, go_on
 from llmkit.training.run import Run
@@ -88,6 +88,7 @@ def train(
     wrapped, optimizer = accelerator.prepare(SummedLoss(model, loss_sum), make_optimizer(model, config))
     if start.path is not None:
         checkpoints.restore_from(start.path, model=wrapped, optimizer=optimizer)
+    tell_warmup(config, num_steps)
     check_patience(config, wrapped, is_validated=validate is not None)
     loop = Loop(wrapped, optimizer, rows, config, accelerator, num_steps)
     on_main_process(accelerator, lambda: check_space(run.folder, wrapped, config, num_steps=num_steps))
@@ -132,6 +133,15 @@ def find_length(
             fix="ask for more steps, or choose another --output",
         )
     return length, num_steps
+
+
+def tell_warmup(config: TrainSection, num_steps: int) -> None:
+    """Say so where the run is too short for the warm-up that the recipe asks for."""
+    steps = warmup_of(config, num_steps)
+    if config.warmup_share is None and steps < config.warmup_steps:
+        say(
+            f"lr rises over {steps} steps, and not over train.warmup_steps={config.warmup_steps}: there are {num_steps}"
+        )
 
 
 def run_session(session: Session, start: Start) -> TrainSummary:

@@ -46,7 +46,7 @@ def lr_at(step: int, config: TrainSection, *, num_steps: int) -> float:
     (Vaswani et al. 2017, arXiv:1706.03762), or falls to `min_lr_ratio` of the highest at the last step: from the
     warm-up on (cosine, linear), or over the last `decay_share` of the steps (wsd).
     """
-    warmup = config.warmup_steps if config.warmup_share is None else round(config.warmup_share * num_steps)
+    warmup = warmup_of(config, num_steps)
     if step < warmup:
         return config.lr * (step + 1) / (warmup + 1)
     if config.schedule == "constant":
@@ -61,6 +61,18 @@ def lr_at(step: int, config: TrainSection, *, num_steps: int) -> float:
     done = min(1.0, (step - top) / max(1, num_steps - 1 - top))
     left = FALLS[config.schedule](done)
     return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * left)
+
+
+def warmup_of(config: TrainSection, num_steps: int) -> int:
+    """Over how many steps lr rises: of a run that lets it fall from then on, at most half.
+
+    Else a run of few steps would never get to its lr. Other schedules must not depend on the length of the run before
+    they fall: it may be made longer.
+    """
+    if config.warmup_share is not None:
+        return round(config.warmup_share * num_steps)
+    is_falling = config.schedule in ("cosine", "linear")
+    return min(config.warmup_steps, num_steps // 2) if is_falling else config.warmup_steps
 
 
 def make_optimizer(model: nn.Module, config: TrainSection) -> torch.optim.Optimizer:

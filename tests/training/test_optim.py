@@ -38,6 +38,21 @@ def test_lr_rises_over_the_warmup_steps_or_their_share():
         assert rates(range(5), num_steps=40, schedule=schedule, **share) == pytest.approx(rise)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_run_shorter_than_its_warmup_gets_to_its_lr_in_the_middle(schedule):
+    config = TrainSection(lr=1.0, warmup_steps=20, schedule=schedule)
+    lrs = [lr_at(step, config, num_steps=13) for step in range(13)]
+    assert lrs.index(max(lrs)) == 6
+    assert max(lrs) == 1.0
+    assert lrs[-1] == pytest.approx(config.min_lr_ratio)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "wsd"])
+def test_the_warmup_of_a_run_that_may_be_made_longer_does_not_depend_on_its_length(schedule):
+    config = TrainSection(lr=1.0, warmup_steps=20, schedule=schedule)
+    assert lr_at(5, config, num_steps=13) == lr_at(5, config, num_steps=1000)
+
+
 def test_a_cosine_is_half_way_down_in_the_middle():
     cosine = {"schedule": "cosine", "warmup_steps": 4, "min_lr_ratio": 0.1}
     # 16 steps of fall; after a quarter of them (1 + cos 45 degrees) / 2 = 0.853553 of the way is left.
