@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.console import format_seconds, say
+from llmkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,6 +80,8 @@ def plan_pretraining(
         row_tokens=config.seq_len,
         has_documents=settings.data.document_mask,
     )
+    if settings.data.document_mask:
+        check_documents(model, effort.engine.attention)
     parameters = count_parameters(model)
     precision = "pure-bf16" if config.precision == "pure-bf16" else str(job_dtype(accelerator)).removeprefix("torch.")
     plan = {
@@ -100,6 +103,22 @@ def plan_pretraining(
         "data": data.describe(config.seq_len),
     }
     return plan, effort
+
+
+def check_documents(model: Any, attention: str) -> None:
+    """Raise when documents of one row would see each other all the same.
+
+    Raises:
+        RecipeError: With this attention the model does not keep them apart.
+    """
+    from llmkit.models.attention import keeps_documents_apart
+
+    if not all(keeps_documents_apart(model, attention, num_rows=rows) for rows in (1, 2)):
+        raise RecipeError(
+            f"{model.config.model_type} with {attention} attention does not keep the documents of a row apart",
+            where="data.document_mask",
+            fix="set it to false, or try another train.attention",
+        )
 
 
 def count_embeddings(model: Any) -> int:
@@ -227,7 +246,7 @@ def reckon(
     from accelerate.utils import DistributedType
 
     from llmkit.device import measure_matrix_rate
-    from llmkit.models.compile import choose_engine
+    from llmkit.models.compile import choose_engine, fit_engine
     from llmkit.models.flops import flops_per_token
     from llmkit.training.job import job_dtype
 
@@ -243,6 +262,7 @@ def reckon(
         is_flat=is_flat,
         is_sharded=is_sharded,
     )
+    engine = fit_engine(engine, model, config)
     rate = measure_matrix_rate(accelerator.device, dtype)
     sharers = accelerator.num_processes if is_sharded else 1
     memory = estimate_memory(model, config, accelerator, engine=engine, row_tokens=row_tokens, sharers=sharers)

@@ -89,6 +89,17 @@ def test_a_size_becomes_sizes_in_the_saved_recipe_and_the_same_command_goes_on(
     assert document_of(run_cli("pretrain", "--resume", *arguments[1:])) == first
 
 
+@pytest.mark.parametrize(("kind", "attention"), [("mpt", "auto"), ("opt", "sdpa")])
+def test_documents_that_a_model_cannot_keep_apart_are_refused_before_training(
+    run_cli, tiny_pretraining, kind, attention
+):
+    settings = (f"model.type={kind}", f"train.attention={attention}", "data.document_mask=true")
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    error = error_of(run_cli(*tiny_pretraining, "--dry-run", *arguments, "--json"))
+    assert error["where"] == "data.document_mask"
+    assert f"{kind} with" in error["message"]
+
+
 def test_a_size_beside_sizes_is_an_error(run_cli, tiny_pretraining, tmp_path):
     error = error_of(run_cli(*tiny_pretraining, "--dry-run", "--set", "model.size=300k", "--json"))
     assert "model.num_layers, model.hidden_size, model.num_heads are given" in error["message"]
