@@ -254,8 +254,9 @@ class Loop:
             for group in self.bare_optimizer.param_groups:
                 group["lr"] = lr * group["lr_scale"]
             self.bare_optimizer.step()
-        for parameter in self.parameters:
-            parameter.grad = None  # what the optimizer's zero_grad does, which takes ten times as long
+        for group in self.bare_optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None  # what its zero_grad does, which takes ten times as long
         return result
 
     def forward_backward(self, batches: Sequence[Batch], *, scale: float) -> float:
