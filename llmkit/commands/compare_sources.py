@@ -40,6 +40,8 @@ def open_contest(name: str, flags: Flags, rows: Sequence[str], data: BaselineDat
     if is_task and said(data):
         fix = "leave it out, or the task's flags" if given else "leave it out"
         raise UsageError("this is how `llmkit baseline` reads rows, and they are a task's", where="--set data", fix=fix)
+    if not is_task:
+        check_name(name, [*BUILT_IN, *LABELLED_SETS])
     if name in LABELLED_SETS or said(data):
         return contest_of_set(section, name, limits)
     try:
@@ -49,6 +51,17 @@ def open_contest(name: str, flags: Flags, rows: Sequence[str], data: BaselineDat
         if is_task or not is_file or asks_with_choices(name):
             raise
         return contest_instead(section, limits, error)
+
+
+def check_name(name: str, known: Sequence[str]) -> None:
+    """Raise for a name that is neither known nor that of rows."""
+    from llmkit.evaluation.task_file import NO_PATHS
+    from llmkit.recipe.load import did_you_mean
+
+    is_source = Path(name).exists() or name.startswith(NO_PATHS) or any(sign in name for sign in "*?[")
+    if name not in known and not is_source:
+        fix = did_you_mean(name, known) or "see `llmkit evaluate --list`, or name a file"
+        raise UsageError("there is no task of this name and no such file", where=name, fix=fix)
 
 
 def said(data: BaselineData) -> bool:
