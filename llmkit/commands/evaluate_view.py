@@ -263,7 +263,8 @@ def manner_of(result: TaskResult) -> str:
     """How a task was asked, where its results must be told apart."""
     prompts = result.task.prompts
     wording = f", prompt {prompts.index(result.task.prompt) + 1}" if result.task.prompt in prompts[1:] else ""
-    return f"{result.shots} shots" + wording + (f", draw {result.setting.draw + 1}" if result.setting.draw else "")
+    shots = f"{result.shots} shot{'s' if result.shots != 1 else ''}"
+    return shots + wording + (f", draw {result.setting.draw + 1}" if result.setting.draw else "")
 
 
 def differences_of(comparisons: Sequence[Comparison]) -> list[Measured]:

@@ -308,6 +308,8 @@ def read_answers(rows: Sequence[Row], column: str, choices: Sequence[Sequence[st
         wrong = best.index(None)
         message = f"answer {as_text(values[wrong])!r} is none of the choices: {' | '.join(choices[wrong])}"
         raise DataError(
-            message, where=rows[wrong].where, fix="give the text of a choice, its number from 0, or its letter"
+            message,
+            where=rows[wrong].where,
+            fix="give the text of a choice, its number from 0, or its letter: the same in all rows",
         )
     return [index for index in best if index is not None]

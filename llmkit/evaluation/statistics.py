@@ -55,7 +55,19 @@ def mean(values: ArrayLike, *, seed: int = 0) -> Estimate:
     if size < 2:
         return Estimate(float(numbers.mean()))
     stderr = float(numbers.std(ddof=1) / math.sqrt(size))
-    return Estimate(float(numbers.mean()), stderr, *interval(numbers, seed=seed))
+    return Estimate(float(numbers.mean()), stderr, *(interval_of_equals(numbers) or interval(numbers, seed=seed)))
+
+
+def interval_of_equals(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The 95% interval of a share where all items are right, or all wrong; None for any other values.
+
+    Draws of such items are all alike, as if nothing could be otherwise. The exact interval of Clopper and Pearson ends
+    where so many in a row would be seen in 2.5% of cases.
+    """
+    if values[0] not in (0.0, 1.0) or (values != values[0]).any():
+        return None
+    chance = float(0.025 ** (1 / len(values)))
+    return (chance, 1.0) if values[0] else (0.0, 1 - chance)
 
 
 def mean_of_means(groups: Sequence[ArrayLike], *, seed: int = 0) -> Estimate:

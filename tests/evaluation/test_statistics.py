@@ -90,6 +90,17 @@ def test_the_mean_of_groups_is_as_sure_as_the_items_within_them_make_it():
     assert statistics.mean_of_means([large, [1.0]]).low is None
 
 
+@pytest.mark.parametrize("size", [2, 8, 300])
+def test_all_right_or_all_wrong_leaves_room_for_others_as_scipy_has_it(size):
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for share in (0, 1):
+        exact = scipy_stats.binomtest(share * size, size).proportion_ci(method="exact")
+        found = mean([share] * size)
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+        assert (found.value, found.stderr) == (share, 0)
+    assert mean([0.5] * size).low == 0.5
+
+
 def test_one_item_gives_no_idea_of_the_uncertainty():
     for found in (mean([1]), ratio([1], [2]), statistics.bootstrap(lambda rows: 0.5, 1)):
         assert (found.stderr, found.low, found.high) == (None, None, None)
