@@ -179,8 +179,10 @@ def test_a_document_is_measured_as_it_is_trained(tiny_model):
     assert measured == trained
 
 
+@pytest.mark.parametrize("block", [128, 4, 1])
 @pytest.mark.parametrize("num_keys", [3, 1])
-def test_products_of_documents_and_their_gradients_equal_torchs_own(tensors, num_keys):
+def test_products_of_documents_and_their_gradients_equal_torchs_own(tensors, num_keys, block, monkeypatch):
+    monkeypatch.setattr("llmkit.models.attention.BLOCK", block)
     query, key, value, weights = (x[:1].bfloat16() for x in tensors)
     key, value = key[:, :num_keys], value[:, :num_keys]
     results = []
@@ -199,4 +201,4 @@ def test_products_of_documents_and_their_gradients_equal_torchs_own(tensors, num
         (out.float() * weights.float()).sum().backward()
         results.append([out, *(x.grad for x in leaves)])
     for ours, torchs in zip(*results, strict=True):
-        assert torch.allclose(ours.float(), torchs.float(), atol=0.03)
+        assert torch.allclose(ours.float(), torchs.float(), atol=0.03, rtol=0.01)
