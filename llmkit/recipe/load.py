@@ -254,7 +254,7 @@ def merge_layers(kind: type[Section], layers: Sequence[Layer]) -> tuple[dict[str
 
 
 def usual_warmup(kind: type[Section]) -> int:
-    """`train.warmup_steps` of a kind of recipe that says nothing of them; of a task file, whose `train` is rows, none."""
+    """`train.warmup_steps` where a recipe of this kind is silent; 0 of a task file, whose `train` is rows."""
     train = kind.model_fields["train"].default if "train" in kind.model_fields else None
     return int(getattr(train, "warmup_steps", 0))
 
