@@ -103,8 +103,8 @@ def reliability_charts(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def axes(frame: Frame, marks: Mapping[float, str], x_label: str, y_label: str) -> list[str]:
-    """Grid lines, the marks below, and what is measured."""
-    rows = [(frame.place((frame.x[0], y))[1], short(y)) for y in ticks(*frame.y, 5)]
+    """Grid lines, the marks below, and what is measured: a score, which is 1 at most however much room is above it."""
+    rows = [(frame.place((frame.x[0], y))[1], short(y)) for y in ticks(*frame.y, 5) if y <= 1]
     columns: list[tuple[float, str]] = []
     for x, text in marks.items():
         px, _ = frame.place((x, frame.y[0]))

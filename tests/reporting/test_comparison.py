@@ -7,6 +7,7 @@ import re
 import pytest
 
 from llmkit.reporting.comparison import render_comparison
+from llmkit.reporting.comparison_plots import cost_chart
 
 
 def line(method, title, value, milliseconds, reason=None):
@@ -102,3 +103,12 @@ def test_without_classes_curve_or_cascade_the_rest_is_there(document):
     assert "What is taken for what" not in page
     assert "How many labelled examples" not in page
     assert page.count("<svg") == 3
+
+
+def test_no_axis_of_scores_goes_beyond_one(document):
+    for found in document["methods"]:
+        if found["reason"] is None:
+            found["metric"]["value"] = 1.0
+    svg = cost_chart([m for m in document["methods"] if m["reason"] is None], None, "accuracy").svg
+    scores = [float(text) for text in re.findall(r'text-anchor="end"[^>]*>([\d.]+)<', svg)]
+    assert max(scores) == 1
