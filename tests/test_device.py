@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import llmkit.device as device_module
 from llmkit.device import (
     available_memory_bytes,
     measure_copy_rate,
@@ -13,6 +14,7 @@ from llmkit.device import (
     pick_device,
     pick_dtype,
     seconds_of_product,
+    warn_of_emulation,
 )
 from llmkit.machine import main_memory
 
@@ -46,6 +48,15 @@ def test_available_memory_is_part_of_what_there_is():
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_precision_that_is_named_is_taken(name, dtype):
     assert pick_dtype(name, CPU) == dtype
+
+
+@pytest.mark.parametrize(("is_there", "told"), [(True, 0), (False, 1)])
+def test_who_asks_for_bf16_is_told_once_where_it_is_emulated(is_there, told, monkeypatch, capsys):
+    monkeypatch.setattr(device_module, "has_bf16", lambda device: is_there)
+    warn_of_emulation.cache_clear()
+    for _ in range(2):
+        assert pick_dtype("bf16", CPU) == torch.bfloat16
+    assert capsys.readouterr().err.count("no bf16 arithmetic") == told
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
