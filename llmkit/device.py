@@ -33,8 +33,13 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        return bool(torch.cpu._is_avx512_bf16_supported() or has_amx())
     return False
+
+
+def has_amx() -> bool:
+    """Whether the processor has units for tiles of matrices: products in bf16 are several times as fast."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:

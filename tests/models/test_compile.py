@@ -35,6 +35,14 @@ def test_the_fastest_is_chosen(device, dtype, flops, seq_len, expected):
     assert choose_engine(config, dtype=dtype, device=device, total_flops=flops) == expected
 
 
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_where_products_are_cheap_compiling_pays_in_a_shorter_run(has_amx, monkeypatch):
+    monkeypatch.setattr("llmkit.models.compile.has_amx", lambda: has_amx)
+    flops = WORTH_COMPILING["cpu"] / 2
+    found = choose_engine(TrainSection(), dtype=torch.bfloat16, device=CPU, total_flops=flops)
+    assert found.is_compiled == has_amx
+
+
 def test_the_recipe_has_the_last_word():
     config = TrainSection(attention="sdpa", compile=True)
     assert choose_engine(config, dtype=torch.float32, device=CPU, total_flops=SHORT) == Engine("sdpa", True)
