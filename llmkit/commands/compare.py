@@ -64,6 +64,9 @@ def compare(
         typer.Option(metavar="NAME,NAME", help="With --curve: of these methods alone.", show_default=False),
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="With --curve: draw the examples so many times.")] = 3,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="zero-shot, few-shot: divide out what the prompt alone leans to.")
+    ] = False,
     data: Annotated[
         list[str] | None,
         typer.Option(help="File or folder with the rows of a built-in task; hf:NAME.", show_default=False),
@@ -117,12 +120,13 @@ def compare(
     from llmkit.training.signals import StopRequest
 
     check_process()
-    asked = Asked(parse_methods(methods), model, shots, seed, dtype, tuple(overrides or []))
+    asked = Asked(parse_methods(methods), model, shots, seed, dtype, calibrate, tuple(overrides or []))
     flags = Flags(question=question_column, answer=answer_column, prompt=prompt, train=train)
     limits = Limits(limit_train, limit, seed)
     tell_unused(asked)
     check_model(model)
     contest = open_contest(task, flags, data or [], data_section(asked.overrides), limits)
+    check_calibrate(asked, contest)
     wanted = plan_curve(curve, curve_methods, draws, contest, asked)
     folder = output or Path("comparisons") / f"{plain(contest.name)}-{contest.content_hash[:8]}"
     with StopRequest() as stop:
@@ -149,6 +153,13 @@ def check_model(model: str | None) -> None:
         from llmkit.tokenizer import load_tokenizer
 
         load_tokenizer(model)
+
+
+def check_calibrate(asked: Asked, contest: Contest) -> None:
+    """Raise where there are no labels whose leaning could be divided out."""
+    if asked.calibrate and not contest.labels:
+        message = "each row has choices of its own, and only the same labels for all rows can be calibrated"
+        raise UsageError(message, where="--calibrate", fix="leave it out")
 
 
 def find_model(model: str | None, contest: Contest) -> str | None:

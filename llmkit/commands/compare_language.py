@@ -85,7 +85,7 @@ class Asking:
 
             begin = time.perf_counter()
             known = len(self.subject.journal.known) if self.subject.journal else 0
-            setting = Setting(shots=self.shots, seed=self.seed)
+            setting = Setting(shots=self.shots, seed=self.seed, calibrate=self.job.asked.calibrate)
             items = answer(Work(self.subject, self.task, examples, draw, setting, on_progress)).items
             seconds = time.perf_counter() - begin
         return items, None if known else 1000 * seconds / len(items)
@@ -132,7 +132,10 @@ def own_rows(task: Task, contest: Contest) -> Task:
 
 
 def probabilities(items: Sequence[Item], size: int, metric: str) -> NDArray[Any]:
-    """Softmax of that by which the metric chooses, log-likelihoods or these per byte or token: (N, K)."""
+    """Softmax of that by which the metric chooses: (N, K).
+
+    Those are log-likelihoods, calibrated where they were, or these per byte or token.
+    """
     import numpy as np
 
     from llmkit.evaluation.calibration import log_softmax
@@ -141,7 +144,8 @@ def probabilities(items: Sequence[Item], size: int, metric: str) -> NDArray[Any]
     found = np.zeros((len(items), size))
     for row, item in enumerate(items):
         ways = rankings(item.choices)
-        found[row, : len(item.choices)] = np.exp(log_softmax(ways.get(metric, ways["accuracy"])))
+        chosen_by = ways.get("accuracy_calibrated", ways.get(metric, ways["accuracy"]))
+        found[row, : len(item.choices)] = np.exp(log_softmax(chosen_by))
     return found
 
 

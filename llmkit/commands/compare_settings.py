@@ -65,6 +65,7 @@ class Asked:
     shots: int = 4
     seed: int = 0
     dtype: str = "auto"
+    calibrate: bool = False
     overrides: tuple[str, ...] = ()
 
 
@@ -125,10 +126,12 @@ def sort_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def tell_unused(asked: Asked) -> None:
-    """Say which settings are of methods that are not compared."""
+    """Say which settings and flags are of methods that are not compared."""
     for owner, texts in sort_overrides(asked.overrides).items():
         if owner != "data" and owner not in asked.methods:
             say(f"--set {', '.join(f'{owner}.{text}' for text in texts)}: {owner} is not among the methods")
+    if asked.calibrate and not set(ASKED) & set(asked.methods):
+        say(f"--calibrate: {' and '.join(ASKED)} are not among the methods")
 
 
 def data_section(overrides: Sequence[str]) -> BaselineData:
@@ -151,12 +154,13 @@ def make_method(name: str, contest: Contest, job: Job, *, seed: int | None = Non
         title = {"lora": "LoRA", "full": "full fine-tuning"}[name]
         return Method(name, title, tuned, {"model": job.model_hash, "dtype": asked.dtype}, seed=seed)
     task_hash = contest.task.content_hash if contest.task else None
-    asking = {"model": job.model_hash, "task": task_hash, "dtype": asked.dtype}
+    asking = {"model": job.model_hash, "task": task_hash, "dtype": asked.dtype, "calibrate": asked.calibrate}
+    manner = ", calibrated" if asked.calibrate else ""
     titles: Mapping[str, tuple[str, dict[str, Any]]] = {
         "majority": ("majority class", {}),
         "tfidf": ("TF-IDF + logistic regression" if contest.form == "text" else "logistic regression", {}),
-        "zero-shot": ("0-shot", asking),
-        "few-shot": (f"{asked.shots}-shot", {**asking, "shots": asked.shots}),
+        "zero-shot": (f"0-shot{manner}", asking),
+        "few-shot": (f"{asked.shots}-shot{manner}", {**asking, "shots": asked.shots}),
     }
     title, about = titles.get(name, (name, {}))
     return Method(name, title, about=about, seed=seed if name == "few-shot" else 0)

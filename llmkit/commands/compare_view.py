@@ -8,7 +8,7 @@ from typing import Any
 
 from llmkit.commands.compare_rows import Contest
 from llmkit.commands.compare_run import outcome_of
-from llmkit.commands.compare_settings import Job
+from llmkit.commands.compare_settings import ASKED, Job
 from llmkit.commands.compare_store import Result, choices_of
 from llmkit.commands.terminal import write_table, write_text
 from llmkit.console import say
@@ -57,6 +57,7 @@ def document_of(
         if result.outcome is not None:
             line |= {**standings[result.name].to_json(), **result.costs(), "recipe": result.recipe}
             line["folder"] = str(result.folder)
+            line["leaning"] = leaning_in_words(result, contest, job)
         lines.append(line)
     # What a cascade gets right, one of its parts does; and what one answer to everything hits, nobody has understood.
     apart = {name: chances for name, chances in ran.items() if name not in ("cascade", "majority")}
@@ -85,6 +86,18 @@ def document_of(
         "output": str(job.output),
         "command": shlex.join(command),
     }
+
+
+def leaning_in_words(result: Result, contest: Contest, job: Job) -> str | None:
+    """That a method says one label to nearly everything, where it does, and what could be done about it."""
+    from llmkit.evaluation.calibration import leaning
+
+    if not contest.labels or result.name == "majority":
+        return None
+    said, answers = outcome_of(result).test.argmax(1), contest.parts["test"].answers
+    found = leaning([contest.labels[number] for number in said], [contest.labels[number] for number in answers])
+    can_calibrate = result.name in ASKED and not job.asked.calibrate
+    return found.in_words(can_calibrate=can_calibrate) if found else None
 
 
 def accounting(contest: Contest) -> str:
@@ -126,6 +139,9 @@ def show_document(document: dict[str, Any]) -> None:
     for line in document["methods"]:
         if line["reason"] is not None:
             write_text(f"{line['title']}: not run: {line['reason']}")
+    for line in ran:
+        if line["leaning"]:
+            write_text(f"{line['title']}: {line['leaning']}")
     if document["cascade"]:
         write_text(cascade_in_words(document))
     if document["curve"]:

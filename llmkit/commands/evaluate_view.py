@@ -146,12 +146,25 @@ def tell_of(result: TaskResult) -> None:
         warn(f"{label}: the contexts of {result.num_cut:,} items were longer than the model takes; cut from the left")
     if result.num_apart:
         say(f"{label}: {result.num_apart:,} choices merged with the last token before them; encoded by themselves")
+    leans = leaning_in_words(result)
+    if leans:
+        warn(f"{label}: {leans}")
     if result.overlap:
         found = result.overlap.to_json([item.id for item in result.items])
         count, rest = found["seen_items"], found["clean_items"]
         whole = f", {found['whole_items']:,} of them whole" if found["whole_items"] else ""
         tell = warn if count else say
         tell(f"{label}: {count:,} of {count + rest:,} items stand in the training data{whole}; clean: without them")
+
+
+def leaning_in_words(result: TaskResult) -> str | None:
+    """That one label was said to nearly everything, where it was, and what could be done about it."""
+    from llmkit.evaluation.calibration import leaning
+
+    if result.task.kind != "label":
+        return None
+    found = leaning([str(item.prediction) for item in result.items], [str(item.answer) for item in result.items])
+    return found.in_words(can_calibrate=not result.setting.calibrate) if found else None
 
 
 def score_rows(result: TaskResult) -> list[list[Any]]:

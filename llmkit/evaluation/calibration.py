@@ -5,11 +5,19 @@ Shapes: N items, K classes.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BINS = 15
 """Equal parts of confidence, in every figure and every drawing."""
+
+FEWEST_TO_LEAN = 20
+LEANING, LEANING_BY = 0.9, 0.2
+"""Of so many items or more: from which share of all answers one label is told, and how far above its true share."""
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
@@ -43,6 +51,31 @@ def log_softmax(log_likelihoods: ArrayLike) -> NDArray[np.float64]:
     scores = np.asarray(log_likelihoods, dtype=np.float64)
     shifted = scores - scores.max(-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)), dtype=np.float64)
+
+
+class Leaning(NamedTuple):
+    """A label that is said far more often than it is right; shares of the items."""
+
+    label: str
+    said: float
+    right: float
+
+    def in_words(self, *, can_calibrate: bool) -> str:
+        """What was said, what is true, and what could be done about it."""
+        fix = "; --calibrate divides out what the prompt leans to" if can_calibrate else ""
+        return f"{self.said:.0%} of its answers are {self.label!r}, and {self.right:.0%} of the rows{fix}"
+
+
+def leaning(predictions: Sequence[str], answers: Sequence[str]) -> Leaning | None:
+    """The label that nearly all predictions are although the answers are spread; None where they do not lean so.
+
+    A prompt can make a model say one label to everything: its accuracy is then the share of that label.
+    """
+    if len(predictions) < FEWEST_TO_LEAN:
+        return None
+    label, count = Counter(predictions).most_common(1)[0]
+    said, right = count / len(predictions), answers.count(label) / len(answers)
+    return Leaning(label, said, right) if said >= LEANING and said - right >= LEANING_BY else None
 
 
 def contextual_calibration(log_likelihoods: ArrayLike, content_free: ArrayLike) -> NDArray[np.float64]:

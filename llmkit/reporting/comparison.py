@@ -26,6 +26,7 @@ def render_comparison(document: Mapping[str, Any]) -> str:
             document=document,
             metric=metric,
             lines=lines,
+            leaning=[line for line in lines if line["leaning"]],
             left_out=[line for line in document["methods"] if line["reason"] is not None],
             titles=titles,
             curve=curve_chart(curve, titles, metric) if curve else None,

@@ -101,6 +101,33 @@ def test_language_models_choose_what_evaluate_says_they_choose(
     assert {name: r["prediction"] for name, r in mine.items()} == {name: theirs[name]["prediction"] for name in mine}
 
 
+def test_a_prompt_that_leans_to_one_label_is_told_and_can_be_calibrated(
+    compare, run_cli, rows_file, tiny_model_folder, tmp_path
+):
+    asked = (rows_file, "--model", tiny_model_folder, "--dtype", "fp32", "--methods", "zero-shot,few-shot")
+    plain, calibrated = (lines_of(document(compare(*asked, *more))) for more in ((), ("--calibrate",)))
+    assert plain["few-shot"]["leaning"].startswith("100% of its answers are ")
+    assert "--calibrate" in plain["few-shot"]["leaning"]
+    assert calibrated["few-shot"]["title"] == "4-shot, calibrated"
+    mine = {r["id"]: r for r in read_items(f"{calibrated['zero-shot']['folder']}/items.jsonl")}
+    arguments = ("--task", rows_file, "--dtype", "fp32", "--calibrate", "--output", tmp_path / "e", "--json")
+    told = json.loads(run_cli("evaluate", "--model", tiny_model_folder, *arguments).stdout)["results"][0]
+    for record in read_items(told["items_file"]):
+        if record["id"] in mine:
+            chances = np.exp([choice["calibrated"] for choice in record["choices"]])
+            assert sorted(mine[record["id"]]["probabilities"]) == pytest.approx(sorted(chances), abs=1e-4)
+
+
+def test_calibration_of_what_cannot_be_calibrated_is_refused_or_told(compare, rows_file, tiny_model_folder, tmp_path):
+    assert "not among the methods" in compare(rows_file, "--methods", "majority", "--calibrate").stderr
+    quiz = tmp_path / "quiz.jsonl"
+    rows = [{"question": f"is it {i}?", "choices": [f"no {i}", f"yes {i}"], "answer": i % 2} for i in range(12)]
+    quiz.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = compare(quiz, "--model", tiny_model_folder, "--methods", "zero-shot", "--calibrate", output="quiz")
+    assert result.exit_code == 2
+    assert "choices of its own" in result.stderr
+
+
 def test_texts_that_say_nothing_stop_no_method(compare, tiny_model_folder, tmp_path):
     path = tmp_path / "empty.jsonl"
     texts = [" " if i % 6 == 0 else f"the model {i}" for i in range(40)]

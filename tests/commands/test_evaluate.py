@@ -117,6 +117,16 @@ def test_without_json_the_table_is_on_stdout_and_all_else_on_stderr(run_cli, tmp
     assert (tmp_path / "o" / "results.json").is_file()
 
 
+def test_a_model_that_says_one_label_to_everything_is_told_of(run_cli, tmp_path, tiny_model_folder):
+    rows = [{"text": f"the text {number}", "label": "good" if number % 2 else "a bad one"} for number in range(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    asked = ("evaluate", "--model", tiny_model_folder, "--kind", "label", "--task", tmp_path / "rows.jsonl")
+    told = run_cli(*asked, "--output", tmp_path / "one").stderr
+    assert "rows, 0 shots: 100% of its answers are 'good', and 50% of the rows; --calibrate" in told
+    told = run_cli(*asked, "--calibrate", "--output", tmp_path / "two").stderr
+    assert "50% of the rows\n" in told
+
+
 def test_results_go_to_a_new_folder_of_evaluations_unless_another_is_named(
     run_cli, tmp_path, tiny_model_folder, rows_file, monkeypatch
 ):

@@ -6,6 +6,7 @@ import pytest
 from llmkit.evaluation.calibration import (
     contextual_calibration,
     expected_calibration_error,
+    leaning,
     log_loss,
     log_softmax,
 )
@@ -54,3 +55,22 @@ def test_the_leanings_of_several_texts_that_say_nothing_are_averaged():
     one = np.log([[0.8, 0.2]])
     scores = np.log([[0.6, 0.4], [0.1, 0.9]])
     assert contextual_calibration(scores, free) == pytest.approx(contextual_calibration(scores, one))
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "leans"),
+    [
+        ("a" * 39 + "b", "ab" * 20, True),
+        ("a" * 30 + "b" * 10, "ab" * 20, False),
+        ("a" * 40, "a" * 36 + "b" * 4, False),
+        ("a" * 10, "ab" * 5, False),
+    ],
+    ids=["one label to everything", "answers are spread", "nearly all rows are of it", "too few to tell"],
+)
+def test_one_answer_to_everything_is_seen(said, right, leans):
+    found = leaning(list(said), list(right))
+    assert (found is not None) == leans
+    if found:
+        assert (found.label, found.said, found.right) == ("a", 0.975, 0.5)
+        assert found.in_words(can_calibrate=False) == "98% of its answers are 'a', and 50% of the rows"
+        assert "--calibrate" in found.in_words(can_calibrate=True)

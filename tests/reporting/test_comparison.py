@@ -22,6 +22,7 @@ def line(method, title, value, milliseconds, reason=None):
         "p_holm": 0.0004,
         "log_loss": 0.4,
         "calibration_error": 0.07,
+        "leaning": "99% of its answers are <b>" if method == "tfidf" else None,
         "confusion_matrix": [[7, 1], [3, 9]],
         "reliability": [
             {"confidence": 0.7, "accuracy": 0.6, "rows": 12},
@@ -74,6 +75,7 @@ def test_the_best_stands_first_and_what_was_left_out_says_why(document):
     page = render_comparison(document)
     assert page.index("LoRA</td>") < page.index("TF-IDF + logistic regression</td>")
     assert "full fine-tuning: not run: no language model was named" in page
+    assert "TF-IDF + logistic regression: 99% of its answers are &lt;b&gt;" in page
     assert "&lt;0.001" in page
     assert "1,234" in page
     assert "56,789" in page
