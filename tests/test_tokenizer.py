@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llmkit.errors import DataError, ModelError, UsageError
+from llmkit.models.config_files import check_config
 from llmkit.tokenizer import (
     CONTROL_TOKENS,
     LONGEST_TEXT,
@@ -260,6 +261,15 @@ def test_a_folder_without_a_sound_tokenizer_is_a_model_error(tmp_path, content):
 def test_a_name_that_is_nothing_is_a_model_error(name):
     with pytest.raises(ModelError, match=name):
         load_tokenizer(name)
+
+
+def test_of_a_run_that_has_not_ended_the_newest_checkpoint_is_named(tmp_path):
+    for step in ("step-00000004", "step-00000008"):
+        (tmp_path / "run/checkpoints" / step).mkdir(parents=True)
+    for load in (load_tokenizer, lambda folder: check_config(folder / "config.json")):
+        with pytest.raises(ModelError, match="has not ended") as error:
+            load(tmp_path / "run")
+        assert str(error.value.fix).endswith("step-00000008")
 
 
 def test_loading_a_tokenizer_imports_no_torch(tiny_tokenizer, tmp_path):

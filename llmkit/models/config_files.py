@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.errors import ModelError
+from llmkit.tokenizer import check_ended
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -14,6 +15,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 def check_config(path: Path) -> None:
     """Raise unless `path` is a model's configuration that runs no code of its own."""
     if not path.is_file():
+        check_ended(path.parent)
         raise ModelError(
             "this is not a model folder: it has no config.json",
             where=str(path.parent),
