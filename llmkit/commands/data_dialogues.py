@@ -165,6 +165,13 @@ def holds_pairs(source: str, columns: dict[str, str]) -> bool:
     return first is not None and is_pair({names.get(name, name): value for name, value in first.values.items()})
 
 
+def tell_long_rows(rows: Sequence[Row], longest: int) -> None:
+    """Say how many of the rows, which are shown whole, a tuning would leave out as it comes."""
+    count = sum(row.num_tokens > longest for row in rows)
+    if count:
+        say(f"{count:,} rows are longer than {longest:,} tokens: a tuning drops them unless data.max_length is higher")
+
+
 def show_dialogues(
     source: str, model: str | None, overrides: list[str] | None, *, limit: int
 ) -> tuple[list[ShownRow], dict[str, Any], PreTrainedTokenizerFast]:
@@ -178,4 +185,6 @@ def show_dialogues(
     tokenizer, settings = load_template(model), recipe_for(source, overrides)
     _, rows, account = encode_file(settings, tokenizer, longest=settings.data.max_length or NO_LIMIT)
     tell_findings(account)
+    if settings.data.max_length is None:
+        tell_long_rows(rows, settings.train.seq_len)
     return [dialogue_row(row) for row in rows[:limit]], {"dialogues": dialogue_statistics(rows, account)}, tokenizer

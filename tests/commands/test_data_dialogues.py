@@ -93,6 +93,18 @@ def test_show_takes_the_fields_of_a_tuning(tmp_path, tokenizer_folder, run_cli):
     assert row["text"] == "<|im_start|>user\nthe model<|im_end|>\n<|im_start|>assistant\nlearns<|im_end|>\n"
 
 
+def test_show_tells_of_rows_that_a_tuning_would_leave_out(tmp_path, tokenizer_folder, run_cli):
+    path = tmp_path / "long.jsonl"
+    rows = [{"prompt": "q", "completion": answer} for answer in ("short", "a long answer " * 900)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    told = "1 rows are longer than 1,024 tokens"
+    shown = run_cli("data", "show", path, "--model", tokenizer_folder, "--json")
+    assert told in shown.stderr
+    assert len(json.loads(shown.stdout)["rows"]) == 2
+    limit = ("--set", "data.max_length=2000")
+    assert told not in run_cli("data", "show", path, "--model", tokenizer_folder, *limit).stderr
+
+
 def test_show_of_pairs_has_the_chosen_answer_first(tmp_path, tokenizer_folder, run_cli):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"prompt": "the model", "chosen": "learns", "rejected": "guesses"}))
