@@ -21,6 +21,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from llmkit.errors import DataError, ModelError, UsageError
+from llmkit.files import check_ended
 
 Algorithm = Literal["bpe", "unigram", "wordpiece"]
 
@@ -117,18 +118,6 @@ def follow_adapter(folder: Path) -> PreTrainedTokenizerFast:
         return open_tokenizer(str(folder), where=str(folder))
     check_ended(folder)
     raise ModelError("there is no tokenizer here (no tokenizer.json)", where=str(folder), fix=FIX_SOURCE)
-
-
-def check_ended(folder: Path) -> None:
-    """Raise for a run that has checkpoints and no model.
-
-    Raises:
-        ModelError: It names the newest checkpoint, which is a model folder too.
-    """
-    checkpoints = sorted((folder / "checkpoints").glob("step-*"))
-    if checkpoints and not (folder / "model").exists():
-        fix = f"go on with it by its own command, or name its newest checkpoint: {checkpoints[-1]}"
-        raise ModelError("this run has not ended, so it has no model yet", where=str(folder), fix=fix)
 
 
 def open_tokenizer(source: str, *, where: str) -> PreTrainedTokenizerFast:

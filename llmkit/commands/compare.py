@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llmkit.commands.compare_curve import Curve, plan_curve, trace
-from llmkit.commands.compare_rows import Contest, Limits
-from llmkit.commands.compare_run import run_cascade, run_methods
-from llmkit.commands.compare_settings import (
+from llmkit.commands.contest.curve import Curve, plan_curve, trace
+from llmkit.commands.contest.rows import Contest, Limits
+from llmkit.commands.contest.run import run_cascade, run_methods
+from llmkit.commands.contest.settings import (
     CASCADE,
     METHODS,
     Asked,
@@ -22,9 +22,9 @@ from llmkit.commands.compare_settings import (
     parse_methods,
     tell_unused,
 )
-from llmkit.commands.compare_sources import open_contest
-from llmkit.commands.compare_store import claim_folder, held_alone
-from llmkit.commands.compare_view import describe_contest, document_of, show_document
+from llmkit.commands.contest.sources import open_contest
+from llmkit.commands.contest.store import claim_folder, held_alone
+from llmkit.commands.contest.view import describe_contest, document_of, show_document
 from llmkit.commands.options import AsJson
 from llmkit.commands.tasks import Flags
 from llmkit.console import say, write_json

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llmkit.commands.compare_results import compare_folders
+from llmkit.commands.evaluate_compare import compare_folders
 from llmkit.commands.evaluate_view import Shown, finish, labels_of
 from llmkit.commands.evaluation_job import Plan, evaluate_model
 from llmkit.commands.options import AsJson

@@ -159,9 +159,9 @@ def test_a_folder_of_other_rows_is_refused(compare, rows_file):
 
 
 def test_a_stop_leaves_what_is_finished_and_the_same_command_goes_on(compare, rows_file, tmp_path, monkeypatch):
-    from llmkit.commands import compare_run
+    from llmkit.commands.contest import run as contest_run
 
-    real = compare_run.RUNS["mlp"]
+    real = contest_run.RUNS["mlp"]
 
     def stopped_in_training(method, contest, job, folder):
         from llmkit.training import signals
@@ -176,12 +176,12 @@ def test_a_stop_leaves_what_is_finished_and_the_same_command_goes_on(compare, ro
             patch.setattr("llmkit.training.loop.StopRequest", Stopped)
             return real(method, contest, job, folder)
 
-    monkeypatch.setitem(compare_run.RUNS, "mlp", stopped_in_training)
+    monkeypatch.setitem(contest_run.RUNS, "mlp", stopped_in_training)
     result = compare(rows_file, "--methods", "majority,mlp")
     assert result.exit_code == 75
     assert [path.name.partition("-")[0] for path in (tmp_path / "o" / "methods").iterdir()] == ["majority"]
     assert len(list((tmp_path / "o" / ".unfinished").glob("mlp-*/checkpoints/*"))) == 1
-    monkeypatch.setitem(compare_run.RUNS, "mlp", real)
+    monkeypatch.setitem(contest_run.RUNS, "mlp", real)
     result = compare(rows_file, "--methods", "majority,mlp")
     assert "majority class: finished before" in result.stderr
     assert lines_of(document(result))["mlp"]["reason"] is None
@@ -228,35 +228,6 @@ def test_the_curve_uses_nested_examples_and_says_who_is_best(compare, rows_file,
     again = compare(rows_file, *asked)
     assert document(again)["curve"] == found["curve"]
     assert "labelled examples, draw" not in again.stderr
-
-
-def test_the_table_of_a_curve_carries_on_what_uses_no_more(capsys):
-    from llmkit.commands.compare_view import show_curve
-
-    def points(*pairs):
-        return [{"examples": n, "value": v, "low": v, "high": v, "draws": 1} for n, v in pairs]
-
-    curves = {"zero-shot": points((0, 0.4)), "tfidf": points((8, 0.5), (90, 0.6)), "cnn": points((8, 0.3), (100, 0.7))}
-    methods = [{"method": name, "title": name} for name in curves]
-    curve = {"examples": [0, 8, 100], "all": 100, "draws": 1, "curves": curves, "words": "so it is"}
-    show_curve({"metric": "accuracy", "methods": methods, "curve": curve})
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["method", "0", "8", "all"] in lines
-    assert ["zero-shot", "0.400", "0.400", "0.400"] in lines
-    assert ["tfidf", "0.500", "0.600"] in [[word for word in line if word != "-"] for line in lines]
-    assert ["cnn", "0.300", "0.700"] in [[word for word in line if word != "-"] for line in lines]
-
-
-@pytest.mark.parametrize(
-    ("text", "counts"),
-    [("0,1,2,4,...,all", [0, 1, 2, 4, 8, 16, 32, 70]), ("8,2,all", [2, 8, 70]), ("4,65,90", [4])],
-)
-def test_the_numbers_of_a_curve_double_behind_dots(text, counts):
-    from llmkit.commands.compare_curve import parse_counts
-    from llmkit.commands.compare_rows import Contest, Part
-
-    parts = {name: Part([""] * n, [0] * n) for name, n in (("train", 60), ("validation", 10))}
-    assert parse_counts(text, Contest("t", "t", "accuracy", ["a", "b"], parts, [])) == counts
 
 
 def test_pictures_have_classical_methods_and_a_line_for_the_others(compare, tiny_model_folder):
@@ -418,10 +389,3 @@ def test_a_task_without_labels_has_no_probabilities_to_compare(compare, tmp_path
     result = compare(tmp_path / "texts.yaml")
     assert result.exit_code == 2
     assert "kind perplexity" in result.stderr
-
-
-@pytest.mark.parametrize(("rows", "share"), [(100, 0.2), (800, 0.125), (2000, 0.1), (50_000, 0.01)])
-def test_of_few_rows_more_are_held_out_and_of_many_no_more_than_enough(rows, share):
-    from llmkit.commands.compare_rows import share_held_out
-
-    assert share_held_out(rows) == pytest.approx(share)

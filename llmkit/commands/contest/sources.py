@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.compare_rows import Contest, Limits, Part, contest_of_task, tell_limits, tell_tested
+from llmkit.commands.contest.rows import Contest, Limits, Part, contest_of_task, tell_limits, tell_tested
 from llmkit.commands.tasks import Flags, open_tasks
 from llmkit.errors import DataError, LlmkitError, UsageError
 

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.compare_methods import AGAIN, Outcome, begin_job, check_classes
-from llmkit.commands.compare_rows import Contest, Part
-from llmkit.commands.compare_settings import Job, Method
+from llmkit.commands.contest.methods import AGAIN, Outcome, begin_job, check_classes
+from llmkit.commands.contest.rows import Contest, Part
+from llmkit.commands.contest.settings import Job, Method
 from llmkit.console import Progress
 from llmkit.errors import DataError, StoppedError
 

@@ -24,7 +24,7 @@ def compare(run_cli, tmp_path):
 @pytest.fixture
 def failing(monkeypatch):
     """Let the MLP leave something in its folder, and then end with an error."""
-    from llmkit.commands import compare_run
+    from llmkit.commands.contest import run as contest_run
 
     def fail_with(error):
         def run(method, contest, job, folder):
@@ -32,7 +32,7 @@ def failing(monkeypatch):
             (folder / "checkpoint").touch()
             raise error
 
-        monkeypatch.setitem(compare_run.RUNS, "mlp", run)
+        monkeypatch.setitem(contest_run.RUNS, "mlp", run)
 
     return fail_with
 

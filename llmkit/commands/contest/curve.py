@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.compare_language import check_stop
-from llmkit.commands.compare_rows import Contest, refusal
-from llmkit.commands.compare_run import RUNS, UNFINISHED, answer_with, outcome_of
-from llmkit.commands.compare_settings import ASKED, Asked, Job, make_method, parse_methods
-from llmkit.commands.compare_store import Result, forget_unfinished
+from llmkit.commands.contest.language import check_stop
+from llmkit.commands.contest.rows import Contest, refusal
+from llmkit.commands.contest.run import RUNS, UNFINISHED, answer_with, outcome_of
+from llmkit.commands.contest.settings import ASKED, Asked, Job, make_method, parse_methods
+from llmkit.commands.contest.store import Result, forget_unfinished
 from llmkit.console import say
 from llmkit.errors import BlockedError, LlmkitError, StoppedError, UsageError
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.compare_methods import Outcome
-from llmkit.commands.compare_rows import Contest, Part
+from llmkit.commands.contest.methods import Outcome
+from llmkit.commands.contest.rows import Contest, Part
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:

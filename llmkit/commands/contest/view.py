@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from llmkit.commands.compare_rows import Contest
-from llmkit.commands.compare_run import outcome_of
-from llmkit.commands.compare_settings import ASKED, Job
-from llmkit.commands.compare_store import Result, choices_of
+from llmkit.commands.contest.rows import Contest
+from llmkit.commands.contest.run import outcome_of
+from llmkit.commands.contest.settings import ASKED, Job
+from llmkit.commands.contest.store import Result, choices_of
 from llmkit.commands.terminal import write_table, write_text
 from llmkit.console import say
 from llmkit.errors import UsageError

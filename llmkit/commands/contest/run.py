@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.compare_language import check_stop, run_asked, run_tuned
-from llmkit.commands.compare_methods import Outcome, run_network, run_reference
-from llmkit.commands.compare_rows import Contest, refusal
-from llmkit.commands.compare_settings import ASKED, CASCADE, NETWORKS, REFERENCES, TUNED, Job, Method, make_method
-from llmkit.commands.compare_store import Result, forget_unfinished, load_result, save_result
+from llmkit.commands.contest.language import check_stop, run_asked, run_tuned
+from llmkit.commands.contest.methods import Outcome, run_network, run_reference
+from llmkit.commands.contest.rows import Contest, refusal
+from llmkit.commands.contest.settings import ASKED, CASCADE, NETWORKS, REFERENCES, TUNED, Job, Method, make_method
+from llmkit.commands.contest.store import Result, forget_unfinished, load_result, save_result
 from llmkit.console import say
 from llmkit.errors import BlockedError, LlmkitError, RunError, StoppedError
 

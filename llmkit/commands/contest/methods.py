@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.compare_rows import Contest, Part
-from llmkit.commands.compare_settings import Job, Method
+from llmkit.commands.contest.rows import Contest, Part
+from llmkit.commands.contest.settings import Job, Method
 from llmkit.errors import DataError, StoppedError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.commands.compare_rows import Contest
+from llmkit.commands.contest.rows import Contest
 from llmkit.console import say
 from llmkit.errors import UsageError
 
