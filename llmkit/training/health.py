@@ -19,8 +19,9 @@ NUM_SPIKES_TOLD = 3
 HEIGHT_OF_SPIKE = 6.0
 """A loss so many median deviations above the median of the last losses is a spike."""
 
-LEAST_SPIKE = 0.05
-"""A spike is at least this share of the median: where the losses hardly move, a trifle is many deviations."""
+LEAST_SPIKE, TRIFLE = 0.05, 0.01
+"""A spike leaps by at least this share of the median, and by so much: where the losses hardly move, or are next to
+nothing since the rows are known by heart, a trifle is many deviations."""
 
 
 class Losses:
@@ -51,7 +52,7 @@ class Losses:
         if len(self.values) < NUM_LOSSES:
             return None
         middle = (self.ordered[(NUM_LOSSES - 1) // 2] + self.ordered[NUM_LOSSES // 2]) / 2
-        if not loss > middle + LEAST_SPIKE * abs(middle):
+        if not loss > middle + max(TRIFLE, LEAST_SPIKE * abs(middle)):
             return None  # as nearly always, and another median takes longer than all of this
         deviation = median(abs(value - middle) for value in self.values)
         return middle if loss > middle + HEIGHT_OF_SPIKE * deviation else None

@@ -25,3 +25,9 @@ def test_equal_losses_leave_one_by_one():
     for _ in range(NUM_LOSSES // 2 + 1):
         losses.add(2.0)
     assert losses.add(100.0) == 2.0
+
+
+@pytest.mark.parametrize(("usual", "loss", "leaps"), [(0.0001, 0.0003, False), (0.0001, 0.1, True), (2.0, 2.2, True)])
+def test_next_to_nothing_a_leap_is_no_trifle(usual, loss, leaps):
+    losses = Losses([usual] * NUM_LOSSES)
+    assert (losses.add(loss) is not None) == leaps
