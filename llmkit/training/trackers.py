@@ -7,42 +7,61 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.tracking import filter_trackers
+from accelerate.tracking import GeneralTracker, filter_trackers
 
 from llmkit.console import warn
 from llmkit.recipe.schema import TrainSection
 from llmkit.training.run import Run
 
+PROJECT = "llmkit"
+"""Under which Weights & Biases and Trackio list runs."""
+
+FOLDER = "tracking"
+"""Of TensorBoard's files, in the run."""
+
 
 @contextmanager
 def trackers(accelerator: Accelerator, config: TrainSection, run: Run) -> Iterator[None]:
-    """Within the block, what is logged goes to the trackers of the recipe too. TensorBoard's files lie in the run."""
-    if not config.track:
-        yield
-        return
-    with guest("could not start"):
-        accelerator.project_configuration.set_directories(str(run.folder))
-        accelerator.log_with = filter_trackers(list(config.track), str(run.folder))
-        accelerator.init_trackers("tracking", config=dict(run.settings))
+    """Within the block, what is logged goes to the trackers of the recipe too."""
+    started: list[GeneralTracker] = []
+    for name in dict.fromkeys(config.track):
+        with guest(name, "could not start"):
+            started += start_tracker(accelerator, name, run)
+    accelerator.trackers = started
     yield
-    with guest("could not finish"):
-        accelerator.end_training()
+    for tracker in accelerator.trackers:
+        with guest(tracker.name, "could not finish"):
+            tracker.finish()
+
+
+def start_tracker(accelerator: Accelerator, name: str, run: Run) -> list[GeneralTracker]:
+    """Start one alone: of several, Accelerate starts none behind the first that fails."""
+    label = run.folder.resolve().name
+    manners = {"wandb": {"name": label, "dir": str(run.folder)}, "trackio": {"name": label}}
+    accelerator.project_configuration.set_directories(str(run.folder))
+    accelerator.log_with, accelerator.trackers = filter_trackers([name], str(run.folder)), []
+    project = FOLDER if name == "tensorboard" else PROJECT
+    accelerator.init_trackers(project, config=dict(run.settings), init_kwargs=manners)
+    return list(accelerator.trackers)
 
 
 def track(accelerator: Accelerator, values: Mapping[str, Any]) -> None:
-    """Hand one line of metrics to the trackers."""
+    """Hand one line of metrics to the trackers; one that fails gets no other."""
     if not accelerator.trackers:
         return
     numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
     numbers |= {f"validation/{k}": v for k, v in values.get("validation", {}).items() if isinstance(v, int | float)}
-    with guest("failed"):
-        accelerator.log(numbers, step=values["step"])
+    for tracker in list(accelerator.trackers):
+        with guest(tracker.name, "failed and gets no more"):
+            accelerator.trackers.remove(tracker)
+            tracker.log(numbers, step=values["step"])
+            accelerator.trackers.append(tracker)
 
 
 @contextmanager
-def guest(what: str) -> Iterator[None]:
+def guest(name: str, what: str) -> Iterator[None]:
     """Whatever a tracker raises becomes a warning."""
     try:
         yield
     except Exception as error:
-        warn(f"a tracker {what}: {error}")
+        warn(f"the tracker {name} {what}: {error}")
