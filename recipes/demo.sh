@@ -64,4 +64,4 @@ llmkit compare python-docs-package --model "$demo/tuned/model" --output "$demo/c
 section "10. What came out"
 llmkit report "$demo" --title "From nothing to a chat: a model of Python's documentation"
 
-section "Talk to it:  llmkit chat --model $demo/tuned/model"
+section "Read $demo/report.html and $demo/compared/comparison.html; talk to it:  llmkit chat --model $demo/tuned/model"

@@ -99,15 +99,15 @@ def measure(tasks: Sequence[Task], model: str, *, seed: int, limit: int | None) 
 def rows_of(known: dict[str, Any]) -> list[list[Any]]:
     """A line for each metric that both have; of accuracy also the 95% interval of the change, item by item."""
     from llmkit.evaluation.statistics import paired_bootstrap
+    from llmkit.reporting.tuning import changes_of
 
     rows = []
-    for task, before in known["before"].items():
-        after = known["after"].get(task, {"metrics": {}})
-        for name in before["metrics"].keys() & after["metrics"].keys():
-            old, new = (found["metrics"][name]["value"] for found in (before, after))
-            interval = None
-            if name == "accuracy" and None not in (*before["correct"], *after["correct"]):
-                found = paired_bootstrap(before["correct"], after["correct"], seed=0)
-                interval = f"{found.low:+.4f} to {found.high:+.4f}"
-            rows.append([task, name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}", interval])
-    return sorted(rows, key=lambda row: row[:2])
+    for change in changes_of(known):
+        interval = None
+        if change.lost is not None:
+            before, after = (known[when][change.task]["correct"] for when in ("before", "after"))
+            found = paired_bootstrap(before, after, seed=0)
+            interval = f"{found.low:+.4f} to {found.high:+.4f}"
+        values = [f"{change.before:.4f}", f"{change.after:.4f}", f"{change.difference:+.4f}"]
+        rows.append([change.task, change.metric, *values, interval])
+    return rows

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmkit.commands.options import AsJson
 from llmkit.commands.replace import check_replaceable, is_page, is_picture
-from llmkit.console import format_table, paint, say, write, write_json
+from llmkit.console import for_terminal, format_table, paint, say, write, write_json
 
 if TYPE_CHECKING:
     from llmkit.reporting.collect import Answers, Collection, RunRecord
@@ -63,7 +63,7 @@ def report(
     if picture is not None:
         check_replaceable(picture, "--picture", "picture", is_picture)
     collection = collect(folders)
-    write_file(page, render_page(collection, title=title, made=time.strftime("%Y-%m-%d %H:%M")))
+    write_file(page, render_page(collection, title=title, made=time.strftime("%Y-%m-%d %H:%M"), folder=page.parent))
     if picture is not None:
         write_file(picture, draw_picture(collection, title=title))
     figures = figures_of(collection)
@@ -72,6 +72,7 @@ def report(
     else:
         show_figures(figures)
         show_ladders(collection)
+        show_comparisons(collection)
         show_texts(collection)
     say(f"page: {page}")
 
@@ -99,6 +100,32 @@ def show_ladders(collection: Collection) -> None:
         write(f"\n{ladder.name}, {len(ladder.document['rungs'])} models:")
         for line in tell(ladder.document):
             write(f"  {line}")
+
+
+def show_comparisons(collection: Collection) -> None:
+    """The table of each comparison, the best method first, and what is to be said of some."""
+    from llmkit.reporting.comparison import view_comparison
+
+    for compared in collection.comparisons:
+        view = view_comparison(compared.document)
+        write(f"\n{compared.name}, {view.num_items:,} test rows of {for_terminal(view.task)}:")
+        headers = ["method", view.metric, "95% from", "to", "labelled", "trained", "train s", "ms/item"]
+        write(format_table(headers, [method_row(line) for line in view.lines]))
+        for remark in view.remarks:
+            write(f"  {for_terminal(remark)}")
+
+
+def method_row(line: dict[str, Any]) -> list[str | None]:
+    """A method of a comparison as a line of its table."""
+    metric, milliseconds = line["metric"], line["milliseconds_per_item"]
+    return [
+        line["title"],
+        *(None if metric[key] is None else f"{metric[key]:.3f}" for key in ("value", "low", "high")),
+        f"{line['labelled_examples']:,}",
+        f"{line['trained_parameters']:,}",
+        f"{line['training_seconds']:.1f}",
+        None if milliseconds is None else f"{milliseconds:.3g}",
+    ]
 
 
 def show_texts(collection: Collection) -> None:

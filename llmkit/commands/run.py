@@ -29,6 +29,7 @@ from llmkit.console import (
 from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmkit.reporting.collect import RunRecord
     from llmkit.reporting.curves import Panel
 
 app = typer.Typer(
@@ -142,6 +143,7 @@ def show(
     if as_json:
         parts = {"recipe": run.recipe, "changed_fields": changed_fields(run), "plan": run.plan}
         parts |= {"environment": run.environment, "metrics": last, "results": run.results}
+        parts |= {"ends": run.ends, "forgotten": run.forgotten}
         write_json(without_nan({**about, **parts, "checkpoints": checkpoints, "samples": samples}))
         return
     show_headline(about)
@@ -154,6 +156,7 @@ def show(
     show_facts("last step", last)
     show_facts("last validation", about["validation"] or {})
     show_facts("test", run.results.get("test") or {})
+    show_after_tuning(run)
     if checkpoints:
         heading("checkpoints")
         write_table(["", "MB", "state"], [[c["name"], f"{c['bytes'] / 1e6:.1f}", c["state"]] for c in checkpoints])
@@ -161,6 +164,22 @@ def show(
     show_samples(samples)
     for problem in run.problems:
         warn(for_terminal(f"{folder}: {problem}"))
+
+
+def show_after_tuning(run: RunRecord) -> None:
+    """How many answers of a tuned model end, and what it could do before and after."""
+    from llmkit.reporting.tuning import changes_of, ends_in_words
+
+    ends = ends_in_words(run)
+    show_facts("after tuning", {} if ends is None else {"answers that end": ends})
+    changes = changes_of(run.forgotten)
+    if changes:
+        heading("tasks before tuning, and after")
+        rows = [
+            [c.task, c.metric, f"{c.before:.4f}", f"{c.after:.4f}", f"{c.difference:+.4f}", c.lost, c.gained]
+            for c in changes
+        ]
+        write_table(["task", "metric", "before", "after", "change", "lost", "gained"], rows, spare=("gained", "lost"))
 
 
 def show_headline(about: Mapping[str, Any]) -> None:

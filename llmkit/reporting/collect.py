@@ -41,6 +41,10 @@ class RunRecord:
     """Name -> content hash of what the run is made from."""
     plan: dict[str, Any] = field(default_factory=dict)
     """What the run was to be, before its first step; empty where that was not written down."""
+    ends: dict[str, Any] = field(default_factory=dict)
+    """How many answers of a tuned model end by themselves; empty where that was not asked."""
+    forgotten: dict[str, Any] = field(default_factory=dict)
+    """Tasks that were evaluated before tuning, and after; empty where none was named."""
     problems: list[str] = field(default_factory=list)
     """What of it could not be read, and why."""
 
@@ -76,6 +80,16 @@ class Ladder:
     document: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What `llmkit compare` found: `document` is its comparison.json."""
+
+    name: str
+    document: dict[str, Any]
+    page: Path | None
+    """Its own page; None where that is not there any more."""
+
+
 @dataclass
 class Collection:
     """All that was found, each kind in the order in which it was made."""
@@ -86,9 +100,10 @@ class Collection:
     """Documents of `tokenizer evaluate`."""
     answers: list[Answers] = field(default_factory=list)
     ladders: list[Ladder] = field(default_factory=list)
+    comparisons: list[Compared] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.evaluations or self.tokenizers or self.answers or self.ladders)
+        return any(vars(self).values())
 
 
 def collect(folders: Sequence[Path]) -> Collection:
@@ -145,6 +160,11 @@ def add_result(collection: Collection, path: Path, root: Path) -> None:
         collection.answers.append(Answers(name, values["completions"]))
     elif isinstance(values.get("rungs"), list) and isinstance(values.get("curves"), list):
         collection.ladders.append(Ladder(root.resolve().name if parent == "." else parent, values))
+    # `evaluate` writes a file of the same name for several models: a list, and so no document here.
+    elif path.name == "comparison.json" and isinstance(values.get("methods"), list):
+        page = path.with_suffix(".html")
+        name = root.resolve().name if parent == "." else parent
+        collection.comparisons.append(Compared(name, values, page if page.is_file() else None))
 
 
 def read_run(folder: Path, root: Path) -> RunRecord:
@@ -183,6 +203,8 @@ def read_run(folder: Path, root: Path) -> RunRecord:
         results=document("results.json"),
         inputs=document("inputs.json"),
         plan=document("plan.json"),
+        ends=document("ends.json"),
+        forgotten=document("forget-check.json"),
         problems=problems,
     )
 

@@ -1,8 +1,9 @@
-"""The page of a comparison: table, curves, calibration, confusion, cost against quality; from comparison.json alone."""
+"""A comparison as its own page has it, from comparison.json alone, and in short as a report has it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmkit import __version__
@@ -13,10 +14,44 @@ MOST_CLASSES = 12
 """Confusion matrices of more classes are left to comparison.json."""
 
 
+@dataclass(frozen=True)
+class ComparisonView:
+    """What a report shows of a comparison."""
+
+    task: str
+    metric: str
+    num_items: int
+    chance: float | None
+    lines: list[dict[str, Any]]
+    """The methods that ran, from the best on."""
+    remarks: list[str]
+    """Which method did not run, or says one label to nearly everything, and what the curves tell."""
+
+
+def view_comparison(document: Mapping[str, Any]) -> ComparisonView:
+    """The part of a comparison that a report of many things has room for."""
+    lines, curve = ranked(document), document["curve"]
+    left_out = [f"{n['title']}: not run: {n['reason']}" for n in document["methods"] if n["reason"] is not None]
+    leaning = [f"{line['title']}: {line['leaning']}" for line in lines if line.get("leaning")]
+    return ComparisonView(
+        task=document["task"],
+        metric=document["metric"].replace("_", "-"),
+        num_items=document["rows"]["test"],
+        chance=document["chance"],
+        lines=lines,
+        remarks=[*left_out, *leaning, *([curve["words"]] if curve else [])],
+    )
+
+
+def ranked(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The methods that ran, from the best on."""
+    lines = [line for line in document["methods"] if line["reason"] is None]
+    return sorted(lines, key=lambda line: -line["metric"]["value"])
+
+
 def render_comparison(document: Mapping[str, Any]) -> str:
     """The whole page as HTML."""
-    lines = [line for line in document["methods"] if line["reason"] is None]
-    lines.sort(key=lambda line: -line["metric"]["value"])
+    lines = ranked(document)
     titles = {line["method"]: line["title"] for line in document["methods"]}
     metric, curve = document["metric"].replace("_", "-"), document["curve"]
     return (

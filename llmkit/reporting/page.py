@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from markupsafe import Markup
@@ -15,10 +18,12 @@ from llmkit import __version__
 from llmkit.console import format_seconds
 from llmkit.reporting.baselines import BaselineView, view_baseline
 from llmkit.reporting.collect import Answers, Collection, RunRecord
+from llmkit.reporting.comparison import ComparisonView, view_comparison
 from llmkit.reporting.figures import Figure, figures_of, format_beside, format_value, model_name, words
 from llmkit.reporting.plots import Chart, Point, Series, bar_chart, line_chart, smooth, spread
 from llmkit.reporting.scaling import view_ladder
 from llmkit.reporting.templates import page_templates
+from llmkit.reporting.tuning import Change, changes_of, ends_in_words
 
 SMALL = (310, 170)
 """Size of the charts of which three stand in a row."""
@@ -40,10 +45,18 @@ class RunView:
     samples: list[tuple[str, list[dict[str, Any]]]]
     recipe: str
     baseline: BaselineView | None
+    changes: list[Change]
 
 
-def render_page(collection: Collection, *, title: str, made: str) -> str:
-    """The whole page as HTML. `made`: when, as it is to be shown."""
+def render_page(collection: Collection, *, title: str, made: str, folder: Path) -> str:
+    """The whole page as HTML.
+
+    Args:
+        collection: What it is to show.
+        title: Its headline.
+        made: When, as it is to be shown.
+        folder: Where it is to lie: links to pages of comparisons lead from there.
+    """
     environment = page_templates()
     environment.filters |= {"value": format_value, "words": words, "beside": format_beside, "model_name": model_name}
     figures = figures_of(collection)
@@ -58,6 +71,7 @@ def render_page(collection: Collection, *, title: str, made: str) -> str:
         tokenizers=[report for document in collection.tokenizers for report in tokenizer_rows(document)],
         answers=[side_by_side(group) for group in same_prompts(collection.answers)],
         ladders=[(ladder.name, view_ladder(ladder.document)) for ladder in collection.ladders],
+        comparisons=comparison_views(collection, folder),
         runs=[view_run(run) for run in collection.runs],
         environments=environments(collection),
         most_classes=MOST_CLASSES,
@@ -123,10 +137,27 @@ def side_by_side(group: Sequence[Answers]) -> dict[str, Any]:
     }
 
 
+def comparison_views(collection: Collection, folder: Path) -> list[tuple[str, ComparisonView, str, str]]:
+    """(name, what is shown, the way from `folder` to its own page, and the same as a link); "" where it has no page."""
+    found = []
+    for compared in collection.comparisons:
+        way = Path(os.path.relpath(compared.page, folder)).as_posix() if compared.page else ""
+        found.append((compared.name, view_comparison(compared.document), way, quote(way)))
+    return found
+
+
 def view_run(run: RunRecord) -> RunView:
     """A run as the page shows it."""
     recipe = yaml.safe_dump(run.recipe, sort_keys=False)
-    return RunView(run, facts_of(run), charts_of(run), samples_of(run), recipe, view_baseline(run))
+    return RunView(
+        record=run,
+        facts=facts_of(run),
+        charts=charts_of(run),
+        samples=samples_of(run),
+        recipe=recipe,
+        baseline=view_baseline(run),
+        changes=changes_of(run.forgotten),
+    )
 
 
 def facts_of(run: RunRecord) -> list[tuple[str, str]]:
@@ -144,7 +175,8 @@ def facts_of(run: RunRecord) -> list[tuple[str, str]]:
     facts += [
         (f"validation {words(k)}", format_value(v)) for k, v in last.items() if k != "step" and isinstance(v, float)
     ]
-    return facts
+    ends = ends_in_words(run)
+    return facts if ends is None else [*facts, ("answers that end", ends)]
 
 
 def charts_of(run: RunRecord) -> list[Chart]:

@@ -17,6 +17,7 @@ from llmkit.reporting.collect import RunRecord, read_run
 from llmkit.reporting.curves import elapsed, running_mean
 from llmkit.reporting.figures import LOWER_IS_BETTER, model_name, primary
 from llmkit.reporting.plots import short
+from llmkit.reporting.tuning import changes_of
 
 NOT_RUNS = {"checkpoints", "model", "evaluations-cache", "__pycache__", "node_modules"}
 """Folders in which no run is looked for."""
@@ -222,7 +223,10 @@ def recipe_differences(runs: Mapping[str, RunRecord]) -> dict[str, dict[str, Any
 
 
 def results_of(run: RunRecord) -> dict[str, Any]:
-    """What a run came to: how far and how fast, training loss (running mean), last and best validation, test."""
+    """What a run came to: how far and how fast, training loss (running mean), last and best validation, test.
+
+    Of a tuned model also the share of answers that end, and the change in other tasks.
+    """
     about, last, mean = describe_run(run), run.steps[-1] if run.steps else {}, running_mean(run)
     found = {
         "status": about["status"],
@@ -235,8 +239,18 @@ def results_of(run: RunRecord) -> dict[str, Any]:
         "validation": about["validation"],
         "best": best_validation(run),
         "test": run.results.get("test"),
+        "answers_that_end": run.ends.get("rate"),
+        "change": task_changes(run) or None,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def task_changes(run: RunRecord) -> dict[str, dict[str, float]]:
+    """Task -> metric -> how far it went up by tuning."""
+    found: dict[str, dict[str, float]] = {}
+    for change in changes_of(run.forgotten):
+        found.setdefault(change.task, {})[change.metric] = change.difference
+    return found
 
 
 def best_validation(run: RunRecord) -> dict[str, Any] | None:

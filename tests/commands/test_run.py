@@ -114,6 +114,35 @@ def test_show_as_json_has_the_whole_recipe_and_what_was_changed(run_cli, runs):
     assert document["samples"][0]["prompt"] == "def "
 
 
+@pytest.fixture
+def tuned(runs):
+    """A run that was asked in its end whether its answers end, and what it forgot."""
+    folder = runs / "slow"
+    (folder / "ends.json").write_text(json.dumps({"asked": 50, "ended": 48, "rate": 0.96, "step": 40}))
+    exam = {"before": ([True, True], 1.0), "after": ([False, True], 0.5)}
+    document = {
+        when: {"exam": {"metrics": {"accuracy": {"value": value}}, "correct": correct}}
+        for when, (correct, value) in exam.items()
+    }
+    (folder / "forget-check.json").write_text(json.dumps({**document, "step": 40}))
+    return folder
+
+
+def test_show_tells_how_many_answers_end_and_what_was_forgotten(run_cli, tuned):
+    text = run_cli("run", "show", tuned).stdout
+    assert ["answers", "that", "end", "48", "of", "50"] in [line.split() for line in text.splitlines()]
+    assert ["exam", "accuracy", "1.0000", "0.5000", "-0.5000", "1", "0"] in [line.split() for line in text.splitlines()]
+    document = json.loads(run_cli("run", "show", tuned, "--json").stdout)
+    assert (document["ends"]["ended"], document["ends"]["asked"]) == (48, 50)
+    assert document["forgotten"]["after"]["exam"]["metrics"]["accuracy"]["value"] == 0.5
+
+
+def test_show_says_nothing_of_tuning_where_none_was(run_cli, runs):
+    assert "tuning" not in run_cli("run", "show", runs / "fast").stdout
+    document = json.loads(run_cli("run", "show", runs / "fast", "--json").stdout)
+    assert (document["ends"], document["forgotten"]) == ({}, {})
+
+
 def test_show_copes_with_a_broken_run(run_cli, runs):
     result = run_cli("run", "show", runs / "broken")
     assert result.exit_code == 0

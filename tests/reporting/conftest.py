@@ -73,3 +73,91 @@ def results(tmp_path):
     for name, text in (("before", "colourless <green> ideas"), ("after", "A queue.")):
         (folder / f"{name}.json").write_text(json.dumps({"completions": [{"prompt": "What is it?", "text": text}]}))
     return folder
+
+
+def method_line(method, title, value, milliseconds, reason=None):
+    """A method of a comparison; with a reason, one that did not run."""
+    if reason:
+        return {"method": method, "title": title, "reason": reason}
+    return {
+        "method": method,
+        "title": title,
+        "reason": None,
+        "metric": {"value": value, "stderr": 0.05, "low": value - 0.1, "high": value + 0.1},
+        "difference": {"value": value - 0.9, "low": None, "high": None},
+        "p_holm": 0.0004,
+        "log_loss": 0.4,
+        "calibration_error": 0.07,
+        "leaning": "99% of its answers are <b>" if method == "tfidf" else None,
+        "confusion_matrix": [[7, 1], [3, 9]],
+        "reliability": [
+            {"confidence": 0.7, "accuracy": 0.6, "rows": 12},
+            {"confidence": 0.9, "accuracy": 1.0, "rows": 8},
+        ],
+        "labelled_examples": 1234,
+        "trained_parameters": 56789,
+        "training_seconds": 1.5,
+        "milliseconds_per_item": milliseconds,
+        "peak_memory_bytes": 1_500_000_000,
+    }
+
+
+@pytest.fixture
+def document():
+    """What `llmkit compare` writes into comparison.json."""
+    lines = [
+        method_line("tfidf", "TF-IDF + logistic regression", 0.7, 0.05),
+        method_line("lora", "LoRA", 0.9, 80.0),
+        method_line("full", "full fine-tuning", 0, 0, reason="no language model was named"),
+    ]
+    curves = {
+        "tfidf": [{"examples": n, "value": v, "low": v - 0.1, "high": v, "draws": 3} for n, v in ((2, 0.5), (8, 0.6))],
+        "lora": [{"examples": n, "value": v, "low": v - 0.1, "high": v, "draws": 3} for n, v in ((0, 0.5), (8, 0.7))],
+    }
+    frontier = [
+        {"threshold": 0.0, "share": 0.0, "value": 0.7, "milliseconds_per_item": 0.05},
+        {"threshold": 2.0, "share": 1.0, "value": 0.9, "milliseconds_per_item": 80.05},
+    ]
+    return {
+        "task": "<b>reviews</b>",
+        "model": None,
+        "labels": ["bad", "good"],
+        "rows": {"train": 1134, "validation": 100, "test": 20},
+        "notes": ["read as kind label"],
+        "accounting": "labelled: the rows whose labels a method used",
+        "metric": "accuracy",
+        "test": "McNemar's exact test",
+        "chance": 0.5,
+        "best": "lora",
+        "methods": lines,
+        "only_one_right": {"lora": {"count": 1, "items": [{"id": "3", "answer": "bad", "text": "<script>x</script>"}]}},
+        "cascade": {"first": "tfidf", "second": "lora", "share_handed_on": 0.22, "frontier": frontier},
+        "curve": {"draws": 3, "examples": [0, 2, 8], "all": 1234, "curves": curves, "words": "below 4 examples, LoRA"},
+        "output": "o",
+        "command": "llmkit compare reviews.csv",
+    }
+
+
+@pytest.fixture
+def compared(results, document):
+    """The folder of a comparison, among other results."""
+    folder = results / "compared here"
+    folder.mkdir()
+    (folder / "comparison.json").write_text(json.dumps(document))
+    (folder / "comparison.html").write_text("<!doctype html>")
+    (folder / "contest.json").write_text(json.dumps({"task": "reviews", "rows": {"test": 20}}))
+    return folder
+
+
+@pytest.fixture
+def tuned(results):
+    """A tuned run, asked in its end whether its answers end and what it forgot."""
+    folder = results / "tuned"
+    write_run(folder, kind="finetune")
+    ends = {"asked": 50, "ended": 48, "rate": 0.96, "median_tokens": 20, "longest_allowed": 90, "step": 6}
+    (folder / "ends.json").write_text(json.dumps(ends))
+    before = {"metrics": {"accuracy": {"value": 0.75, "stderr": 0.1}}, "correct": [True, True, True, False]}
+    after = {"metrics": {"accuracy": {"value": 0.5, "stderr": 0.1}}, "correct": [False, True, False, True]}
+    document = {"before": {"<exam>": before}, "after": {"<exam>": after}, "step": 6}
+    (folder / "forget-check.json").write_text(json.dumps(document))
+    return folder

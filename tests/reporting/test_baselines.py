@@ -51,7 +51,7 @@ def folder(tmp_path):
 
 
 def test_everything_that_was_measured_is_on_the_page(folder):
-    page = render_page(collect([folder]), title="Pets", made="today")
+    page = render_page(collect([folder]), title="Pets", made="today", folder=folder)
     for text in (
         "Beside what needs no network",
         "logistic regression",
@@ -118,7 +118,7 @@ def test_a_run_that_is_no_baseline_or_not_tested_yet_has_no_table(folder):
     (folder / "pets" / "results.json").unlink()
     (run,) = collect([folder]).runs
     assert view_baseline(run).comparison.rows == []
-    render_page(collect([folder]), title="Pets", made="today")
+    render_page(collect([folder]), title="Pets", made="today", folder=folder)
     (folder / "pets" / "recipe.yaml").write_text("kind: pretrain\n")
     (run,) = collect([folder]).runs
     assert view_baseline(run) is None

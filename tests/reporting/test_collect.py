@@ -69,3 +69,31 @@ def test_a_folder_with_nothing_to_report_is_an_error(tmp_path):
         collect([tmp_path])
     with pytest.raises(UsageError, match="no such folder"):
         collect([tmp_path / "none"])
+
+
+def test_a_comparison_is_found_with_its_page(compared, results, document):
+    (found,) = collect([results]).comparisons
+    assert (found.name, found.document, found.page) == ("compared here", document, compared / "comparison.html")
+    (compared / "comparison.html").unlink()
+    (alone,) = collect([compared]).comparisons
+    assert (alone.name, alone.page) == ("compared here", None)
+
+
+def test_what_evaluate_writes_of_several_models_is_no_comparison_of_methods(results):
+    before = collect([results])
+    lines = [{"task": "quiz", "a": "small", "b": "large", "differences": {}, "p_holm": 1.0}]
+    (results / "evaluations" / "comparison.json").write_text(json.dumps(lines))
+    assert collect([results]) == before
+
+
+def test_a_tuned_run_is_read_with_what_it_was_asked_in_the_end(tuned):
+    (run,) = collect([tuned]).runs
+    assert (run.ends["ended"], run.ends["asked"]) == (48, 50)
+    assert set(run.forgotten) == {"before", "after", "step"}
+
+
+def test_an_answer_to_the_end_that_cannot_be_read_is_told(tuned, capsys):
+    (tuned / "ends.json").write_text("{")
+    (run,) = collect([tuned]).runs
+    assert run.ends == {}
+    assert "tuned: ends.json cannot be read" in capsys.readouterr().err

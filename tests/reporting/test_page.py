@@ -13,7 +13,7 @@ from llmkit.reporting.plots import spread
 
 @pytest.fixture
 def page(results):
-    return render_page(collect([results]), title="<Title>", made="today")
+    return render_page(collect([results]), title="<Title>", made="today", folder=results)
 
 
 class Outline(HTMLParser):
@@ -76,7 +76,7 @@ def test_a_run_that_has_just_begun_has_a_page(results):
     for name in ("summary.json", "samples.jsonl", "environment.json"):
         (folder / name).unlink()
     (folder / "metrics.jsonl").write_text("")
-    assert "not finished" in render_page(collect([folder]), title="t", made="today")
+    assert "not finished" in render_page(collect([folder]), title="t", made="today", folder=folder)
 
 
 def test_the_verb_prints_a_table_and_writes_the_page(results, run_cli):
@@ -139,3 +139,67 @@ def test_a_ladder_has_its_drawing_its_words_and_its_table(ladder, run_cli):
     assert outline.open == []
     assert run_cli("report", ladder).exit_code == 0
     assert "wide: how loss" in (ladder / "report.html").read_text()
+
+
+def test_a_tuned_run_tells_how_many_answers_end_and_what_it_forgot(tuned):
+    page = render_page(collect([tuned]), title="t", made="today", folder=tuned)
+    assert "<span>answers that end</span><b>48 of 50</b>" in page
+    assert "before it was tuned, and after 6 steps" in page
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", next(line for line in page.splitlines() if "&lt;exam&gt;" in line))
+    assert cells == ["&lt;exam&gt;", "accuracy", "0.7500", "0.5000", "-0.2500", "2", "1"]
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+
+
+def test_a_run_that_was_not_asked_has_neither(page):
+    assert "answers that end" not in page
+    assert "before it was tuned" not in page
+
+
+def test_a_comparison_has_its_table_its_remarks_and_a_link_to_its_own_page(compared, results, run_cli):
+    result = run_cli("report", results)
+    assert result.exit_code == 0, result.stderr
+    page = (results / "report.html").read_text()
+    assert '<a href="#comparison-1">compared here</a>' in page
+    assert '<a href="compared%20here/comparison.html">compared here/comparison.html</a>' in page
+    assert page.index("<td>LoRA</td>") < page.index("<td>TF-IDF + logistic regression</td>")
+    best = re.findall(r"<td[^>]*>([^<]*)</td>", next(line for line in page.splitlines() if "<td>LoRA</td>" in line))
+    assert best == ["LoRA", "0.900", "0.800 to 1.000", "1,234", "56,789", "1.5", "80"]
+    for remark in (
+        "not run: no language model was named",
+        "99% of its answers are &lt;b&gt;",
+        "below 4 examples, LoRA",
+    ):
+        assert remark in page
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+
+
+def test_the_link_leads_to_the_comparison_from_wherever_the_page_lies(compared, results, tmp_path, run_cli):
+    (tmp_path / "pages").mkdir()
+    assert run_cli("report", results, "--output", tmp_path / "pages" / "all.html").exit_code == 0
+    assert 'href="../all/compared%20here/comparison.html"' in (tmp_path / "pages" / "all.html").read_text()
+    (compared / "comparison.html").unlink()
+    assert run_cli("report", results).exit_code == 0
+    assert "comparison.html" not in (results / "report.html").read_text()
+
+
+def test_the_verb_prints_the_table_of_a_comparison(compared, run_cli):
+    lines = run_cli("report", compared).stdout.splitlines()
+    start = lines.index("compared here, 20 test rows of <b>reviews</b>:")
+    assert lines[start + 3].split() == ["LoRA", "0.900", "0.800", "1.000", "1,234", "56,789", "1.5", "80"]
+    assert "  full fine-tuning: not run: no language model was named" in lines[start:]
+
+
+def test_what_compare_really_writes_has_its_table(tmp_path, run_cli):
+    rows = [{"text": f"a {('good', 'bad')[n % 2]} thing {n}", "label": ("yes", "no")[n % 2]} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = run_cli("compare", tmp_path / "rows.jsonl", "--methods", "tfidf,zero-shot", "--output", tmp_path / "o")
+    assert made.exit_code == 0, made.stderr
+    assert run_cli("report", tmp_path).exit_code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>TF-IDF + logistic regression</td>" in page
+    assert "0-shot: not run: no language model was named" in page
+    assert '<a href="o/comparison.html">' in page

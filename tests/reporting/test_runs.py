@@ -201,3 +201,8 @@ def test_results_hold_the_last_and_the_best_validation(tmp_path):
     assert results["validation"] == {"bits_per_byte": 2.5}
     assert results["best"] == {"bits_per_byte": 2.0, "step": 4}
     assert (results["steps"], results["tokens"], results["seconds"], results["training_loss"]) == (6, 60, 12.0, 2.0)
+
+
+def test_results_hold_what_a_tuned_model_was_asked_in_the_end(tuned):
+    results = results_of(open_record(tuned))
+    assert (results["answers_that_end"], results["change"]) == (0.96, {"<exam>": {"accuracy": -0.25}})
