@@ -18,6 +18,9 @@ SECONDS_TO_MEASURE = 0.3
 SHAPES = {"cpu": ((2048, 384, 4096), (2048, 1024, 2048), (2048, 2048, 2048)), "other": ((4096,) * 3, (8192,) * 3)}
 """Matrix products whose speed is the limit: (rows, inner, columns). A GPU is not filled by less."""
 
+SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
+"""What errors of torch say that are no OutOfMemoryError and yet mean it."""
+
 
 def pick_device() -> torch.device:
     """CUDA, then Apple's MPS, then the CPU."""
@@ -138,3 +141,10 @@ def forget_model() -> None:
         torch._dynamo.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmkit.errors import DataError, ModelError, UsageError
 from llmkit.files import check_ended
+from llmkit.hub import FIX_SOURCE, check_hub_has
 
 Algorithm = Literal["bpe", "unigram", "wordpiece"]
 
@@ -83,18 +84,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         if file is None:
             return follow_adapter(path)
         return open_tokenizer(str(file.parent), where=str(source)) if file.name == "tokenizer.json" else open_file(file)
-    check_hub_name(str(source))
+    check_hub_has(str(source))
     return open_tokenizer(str(source), where=str(source))
-
-
-def check_hub_name(source: str) -> None:
-    """Raise unless what is no folder here may be a hub name, `owner/name`: nothing else is looked up there."""
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
-        message = "there is no such folder, and it is no hub name (owner/name)"
-        raise ModelError(message, where=source, fix=FIX_SOURCE)
-
-
-FIX_SOURCE = "name a folder that `llmkit tokenizer train` wrote, a model folder, or a model of the hub (owner/name)"
 
 
 def find_tokenizer_file(path: Path) -> Path | None:

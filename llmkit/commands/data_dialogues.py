@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -48,7 +49,7 @@ def check_data(
     """
     settings = recipe_for(file, overrides)
     check_there(file)
-    findings, account = check_file(settings, load_template(model))
+    findings, account = check_file(settings, load_template(model), longest=longest_row_of(model, settings))
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     serious = [finding for finding in findings if finding.level == "serious"]
     if as_json:
@@ -114,12 +115,27 @@ def load_template(model: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def check_file(settings: FinetuneRecipe, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Finding], dict[str, Any]]:
+def longest_row_of(model: str, settings: FinetuneRecipe) -> int:
+    """Most tokens of a row as a tuning of this model takes them; of a tokenizer alone, what the recipe says."""
+    from llmkit.commands.tuning import longest_row
+    from llmkit.models.causal_lm import model_folder, outline
+    from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter
+
+    source = str(model_folder(model))
+    if (Path(source) / ADAPTER_CONFIG).is_file():
+        source = base_of_adapter(Path(source)) or source
+    if Path(source).exists() and not (Path(source) / "config.json").is_file():
+        return settings.data.max_length or settings.train.seq_len
+    return longest_row(settings, outline(source))
+
+
+def check_file(
+    settings: FinetuneRecipe, tokenizer: PreTrainedTokenizerFast, *, longest: int
+) -> tuple[list[Finding], dict[str, Any]]:
     """The findings about a file, and its account as in data-report.json; that is empty when nothing can be used."""
     from llmkit.data.findings import find_all, unusable
     from llmkit.data.rendering import renderer_of
 
-    longest = settings.data.max_length or settings.train.seq_len
     try:
         encoded = encode_file(settings, tokenizer, longest=longest)
         return list(find_all(*encoded, renderer_of(tokenizer))), encoded.account.to_json()
@@ -186,5 +202,5 @@ def show_dialogues(
     _, rows, account = encode_file(settings, tokenizer, longest=settings.data.max_length or NO_LIMIT)
     tell_findings(account)
     if settings.data.max_length is None:
-        tell_long_rows(rows, settings.train.seq_len)
+        tell_long_rows(rows, longest_row_of(model, settings))
     return [dialogue_row(row) for row in rows[:limit]], {"dialogues": dialogue_statistics(rows, account)}, tokenizer

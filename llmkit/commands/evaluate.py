@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -80,9 +81,11 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws the shots and the intervals.")] = 0,
     dtype: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where the hardware has it.")
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where the hardware has it; fp32 is exact.")
     ] = "auto",
-    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward; changes no score.")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens per forward; scores differ by rounding.")
+    ] = None,
     compare: Annotated[
         list[str] | None,
         typer.Option(metavar="RESULT RESULT...", help="Compare results of earlier evaluations, item by item."),
@@ -155,6 +158,8 @@ def evaluate(
         chat=("one" if one_turn else "turns") if chat else None,
     )
     check_plan(plan, one_turn=one_turn)
+    if prompts == "all":
+        check_wordings(plan.tasks)
     shown.check_names(*plan.metrics(is_compared=len(model or []) > 1))
     evaluated = [evaluate_model(name, plan, folder, train_data or []) for name in model or []]
     if is_main_process():
@@ -194,6 +199,17 @@ def check_plan(plan: Plan, *, one_turn: bool) -> None:
         raise UsageError("no task here has choices", where="--pmi", fix="leave it out")
     for asked, setting in plan.runs():
         check_shots(asked, setting)
+
+
+def check_wordings(tasks: Sequence[Task]) -> None:
+    """Tell which tasks have one wording, so that all of them are no more; raise where none has several."""
+    counts = Counter(task.name for task in tasks)
+    alone = [name for name, count in counts.items() if count == 1]
+    if len(alone) == len(counts):
+        fix = "leave it out, or list more under `prompts` in a task file"
+        raise UsageError("no task here has more than one wording", where="--prompts all", fix=fix)
+    for name in alone:
+        say(f"{name}: there is one wording of its prompt, so --prompts all changes nothing for it")
 
 
 def find_tasks(names: Sequence[str], flags: Flags, data: Sequence[str]) -> list[Task]:

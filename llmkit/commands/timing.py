@@ -117,7 +117,7 @@ class RandomRows:
 
 def sweep(job: Bench, *, seconds: float) -> list[Timing]:
     """One row, the recipe's own micro-batch, then 2, 4, 8 ..., uncompiled, while memory and time allow it; by rows."""
-    from llmkit.training.memory import is_memory_error
+    from llmkit.device import is_memory_error
 
     timer = Timer(job, engine_of(job, is_compiled=False))
     timings: list[Timing] = []

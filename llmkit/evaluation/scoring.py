@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llmkit.batch import batches_by_length
-from llmkit.errors import ModelError
+from llmkit.device import is_memory_error
+from llmkit.errors import ModelError, RunError
 from llmkit.evaluation.tree import (
     Cluster,
     Group,
@@ -75,7 +76,8 @@ def score_continuations(
     Args:
         model: A causal language model of transformers or PEFT, in eval mode.
         requests: Each fits the model: context and continuation have at most one id more than it has positions.
-        batch_tokens: Positions per forward, padding included; None for what suits the device. Changes no score.
+        batch_tokens: Positions per forward, padding included; None for what suits the device. Changes no score but
+            by rounding.
         on_scored: Told after each forward what it has answered: number of the request -> its score.
     """
     if not requests:
@@ -144,11 +146,30 @@ def collect(model: Any, clusters: Sequence[Cluster], budget: int) -> dict[int, S
 
 def score_cluster(model: Any, cluster: Cluster, budget: int) -> Iterator[dict[int, Score]]:
     """The scores of a cluster's requests by number, a part after each forward, longest first."""
-    prefix = prefill(model, [cluster.prefix]) if cluster.prefix else None
+    prefix = prefill_shared(model, cluster.prefix) if cluster.prefix else None
     lengths = [group.num_inputs for group in cluster.groups]
     batches = [[cluster.groups[i] for i in places] for places in batches_by_length(lengths, tokens=budget)]
     for _, found in in_halves(batches, lambda groups: score_batch(model, groups, prefix)):
         yield found
+
+
+def prefill_shared(model: Any, beginning: Sequence[int]) -> Prefix:
+    """The keys and values of what all rows of a cluster begin with.
+
+    Raises:
+        RunError: They do not fit.
+    """
+    try:
+        return prefill(model, [beginning])
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_error(error):
+            raise
+        raise no_memory(f"the {len(beginning):,} tokens that all rows begin with do") from error
+
+
+def no_memory(what: str) -> RunError:
+    """The error of something that does not fit and cannot be halved."""
+    return RunError(f"{what} not fit into memory", fix="give fewer --shots or shorter rows, or try --dtype bf16")
 
 
 def in_halves(
@@ -157,15 +178,20 @@ def in_halves(
     """Each batch with what came of it; one that does not fit into memory is tried again in halves.
 
     Where the longest come first, what does not fit fails at once.
+
+    Raises:
+        RunError: A single row does not fit.
     """
     waiting = list(batches[::-1])
     while waiting:
         batch = waiting.pop()
         try:
             found = run(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_error(error):
                 raise
+            if len(batch) == 1:
+                raise no_memory("one row alone does") from error
             waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
             continue
         yield batch, found

@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from llmkit.errors import ModelError, RecipeError
+from llmkit.hub import check_hub_has, check_hub_name
 from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter, check_config, read_adapter_config
 from llmkit.recipe.load import did_you_mean
 from llmkit.recipe.schema import ModelSection
-from llmkit.tokenizer import check_hub_name
 
 GATED_RATIO = 8 / 3
 """intermediate_size / hidden_size of gated feed-forward layers: as many parameters as a plain layer of ratio 4."""
@@ -232,7 +232,7 @@ def outline(source: str) -> Any:
     if Path(source).exists():
         check_config(Path(source) / "config.json")
     else:
-        check_hub_name(source)
+        check_hub_has(source)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         with torch.device("meta"):

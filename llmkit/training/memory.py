@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 from llmkit.batch import Batch, count_targets, to_device
 from llmkit.console import say, warn
-from llmkit.device import available_memory_bytes
+from llmkit.device import available_memory_bytes, is_memory_error
 from llmkit.errors import RunError, UsageError
 from llmkit.machine import own_status, peak_resident_bytes
 from llmkit.training.disk import describe_bytes, optimizer_bytes
@@ -36,9 +36,6 @@ SECONDS_BETWEEN_LOOKS = 0.002
 
 SLACK_BYTES = 16_000_000
 """By how much the system's count of what a process holds may be wrong for a moment."""
-
-SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
-"""What errors of torch say that are no OutOfMemoryError and yet mean it."""
 
 
 def fit_memory(loop: Loop, ready: list[Batch], *, earlier_rows: int | None = None, is_exact: bool = False) -> None:
@@ -213,13 +210,6 @@ def local_bytes(parameter: nn.Parameter) -> int:
     """What a parameter takes on this process."""
     held = parameter.to_local() if isinstance(parameter, DTensor) else parameter
     return held.numel() * held.element_size()
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, on whatever device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 @contextmanager

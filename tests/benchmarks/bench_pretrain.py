@@ -163,15 +163,21 @@ def measure(tool: Tool, result: Result, data: Path, vocab_size: int, foreign: st
     result.first_steps.append(found["first_step_seconds"])
 
 
-def run(command: list[str], environment: dict[str, str], *, stderr: int = subprocess.PIPE) -> dict:
+def run(
+    command: list[str],
+    environment: dict[str, str],
+    *,
+    stderr: int = subprocess.PIPE,
+    longest_seconds: float = LONGEST_SECONDS,
+) -> dict:
     """The JSON object in a command's last line, or `error`."""
     merged = {**os.environ, **environment}
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=merged, timeout=LONGEST_SECONDS
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=merged, timeout=longest_seconds
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"it took more than {LONGEST_SECONDS} s"}
+        return {"error": f"it took more than {longest_seconds:.0f} s"}
     except OSError as error:
         return {"error": str(error)}
     last = last_line(done.stdout)

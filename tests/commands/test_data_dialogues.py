@@ -105,6 +105,16 @@ def test_show_tells_of_rows_that_a_tuning_would_leave_out(tmp_path, tokenizer_fo
     assert told not in run_cli("data", "show", path, "--model", tokenizer_folder, *limit).stderr
 
 
+def test_rows_are_measured_by_the_length_that_the_model_takes(tmp_path, tiny_model_folder, run_cli):
+    path = tmp_path / "rows.jsonl"  # of which the model takes 128 tokens
+    rows = [{"prompt": f"q {n}", "completion": "what comes next " * (60 if n % 2 else 2)} for n in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    checked = run_cli("data", "check", path, "--model", tiny_model_folder, "--json")
+    account = json.loads(checked.stdout)["account"]
+    assert (account["read"], account["used"]) == (6, 3)
+    assert "3 rows are longer than 128 tokens" in run_cli("data", "show", path, "--model", tiny_model_folder).stderr
+
+
 def test_show_of_pairs_has_the_chosen_answer_first(tmp_path, tokenizer_folder, run_cli):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"prompt": "the model", "chosen": "learns", "rejected": "guesses"}))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen3Config
 
-from llmkit.errors import ModelError
+from llmkit.errors import ModelError, RunError
 from llmkit.evaluation import scoring
 from llmkit.evaluation.scoring import can_branch, plan, score_continuations
 from llmkit.evaluation.tree import Request
@@ -86,19 +86,36 @@ def test_greedy_is_told_from_likely():
     assert not other.is_greedy
 
 
-def test_batches_that_do_not_fit_into_memory_are_halved(monkeypatch):
+NO_MEMORY = [torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["GPU", "CPU"])
+def test_batches_that_do_not_fit_into_memory_are_halved(monkeypatch, error):
     model, requests = make_model(CONFIGS["llama"]), make_requests()
     expected = score_continuations(model, requests)
     whole = scoring.score_batch
 
     def score_batch(model, groups, prefix):
         if len(groups) > 2:
-            raise torch.OutOfMemoryError
+            raise error
         return whole(model, groups, prefix)
 
     monkeypatch.setattr(scoring, "score_batch", score_batch)
     found = score_continuations(model, requests)
     assert [s.log_likelihood for s in found] == pytest.approx([s.log_likelihood for s in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("part", ["score_batch", "prefill"])
+def test_what_cannot_be_halved_is_an_error_that_says_what_to_do(monkeypatch, part):
+    def fail(*arguments):
+        raise NO_MEMORY[1]
+
+    monkeypatch.setattr(scoring, part, fail)
+    monkeypatch.setattr(scoring, "can_branch", lambda model, longest: True)
+    requests = [Request((*range(3, 60), number), (1,)) for number in range(20)]
+    with pytest.raises(RunError, match="not fit into memory") as caught:
+        score_continuations(make_model(CONFIGS["llama"]), requests)
+    assert "--shots" in str(caught.value.fix)
 
 
 def test_an_adapter_is_scored_with_its_adapter():
