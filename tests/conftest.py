@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -96,3 +97,47 @@ def tiny_pretraining(prepared_folder):
     loop = {"train.steps": 4, "train.batch_size": 4, "train.seq_len": 32, "train.precision": "fp32"}
     fields = {**sizes, **loop, "train.warmup_steps": 1, "train.validate_every": 2, "train.sample_every": 0}
     return ["pretrain", "--data", prepared_folder, *(x for k, v in fields.items() for x in ("--set", f"{k}={v}"))]
+
+
+class LocalHub:
+    """`hf:owner/name`, three shards of twenty rows in files here, whatever the commit."""
+
+    def __init__(self) -> None:
+        self.newest = None
+        self.read = []
+        """The commits that were opened."""
+        self.error = None
+        """What asking for a commit raises."""
+
+    def push(self, commit):
+        """A new commit, on a hub that can be asked."""
+        self.newest, self.error = commit, None
+
+
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch):
+    """What stands in for the hub where a data set of it is streamed."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import DatasetInfo
+
+    load_dataset, found, files = datasets.load_dataset, LocalHub(), []
+    for shard in range(3):
+        files.append(str(tmp_path / f"{shard}.jsonl"))
+        rows = [json.dumps({"text": f"shard {shard} row {i} the model"}) for i in range(20)]
+        (tmp_path / f"{shard}.jsonl").write_text("\n".join(rows))
+
+    def load(name, config, *, split, revision, streaming):
+        found.read.append(revision)
+        return load_dataset(
+            "json", data_files={"train": files}, split=split, streaming=True, cache_dir=str(tmp_path / "cache")
+        )
+
+    def dataset_info(self, name, *, revision, timeout):
+        if found.error is not None:
+            raise found.error
+        return DatasetInfo(id=name, sha=revision or found.newest, tags=[])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
+    return found

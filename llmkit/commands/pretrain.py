@@ -129,7 +129,8 @@ def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Acc
         source, minutes = saved_recipe(said.output, resume=True), earlier
     settings = load_recipe(PretrainRecipe, source, said.overrides, said.flags)
     accelerator = start_job(settings.train)
-    data = open_pretraining(settings.data, tokenizer_source=settings.model.source)
+    commit = earlier_commit(said.output, settings.data.source, said.options)
+    data = open_pretraining(settings.data, tokenizer_source=settings.model.source, commit=commit)
     if minutes is not None and earlier is None:
         picks = pick_for_minutes(settings, data, accelerator, seconds=60 * minutes - (time.monotonic() - begin))
         say(f"--minutes {minutes:g}: {picks.reason}")
@@ -140,6 +141,18 @@ def gather(said: Arguments, *, minutes: float | None, begin: float) -> tuple[Acc
     model = load_model(settings, data) if settings.model.source else build_model(settings, data)
     plan, effort = plan_pretraining(settings, data, model, accelerator)
     return accelerator, Pretraining(settings, data, model, {**plan, "minutes": minutes}, effort, minutes)
+
+
+def earlier_commit(output: Path | None, source: str | None, options: RunOptions) -> str | None:
+    """The commit of the hub data set that the run in `output` was begun with, where it is to go on; else None."""
+    import json
+
+    from llmkit.training.folder import INPUTS, is_run
+
+    if output is None or options.fresh or not is_run(output) or not (output / INPUTS).is_file():
+        return None
+    commit: str | None = json.loads((output / INPUTS).read_text(encoding="utf-8")).get(str(source))
+    return commit
 
 
 def build_model(settings: PretrainRecipe, data: PretrainingData) -> Any:
@@ -237,6 +250,8 @@ def inputs_of(material: Pretraining) -> dict[str, str]:
     from llmkit.models.vocabulary import content_hash
 
     inputs = {"data": material.data.content_hash}
+    if material.data.commit is not None:
+        inputs[str(material.settings.data.source)] = material.data.commit
     if material.settings.model.source is not None:
         inputs["model"] = content_hash(material.settings.model.source)
     if material.minutes is not None:

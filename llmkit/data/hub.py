@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from llmkit.console import say
 from llmkit.data.document import Record
 from llmkit.errors import DataError
 
 PREFIX = "hf:"
+TIMEOUT_SECONDS = 30.0
+"""How long the hub may take to say which commit is the newest."""
 NAME = re.compile(r"hf:(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?::(?P<config>[^@]+))?(?:@(?P<split>.+))?")
 
 
@@ -35,13 +38,13 @@ def parse_hub_name(text: str) -> HubName:
     return HubName(match["name"], match["config"], match["split"])
 
 
-def read_hub(text: str, *, shard: int | None = None) -> Iterator[Record]:
-    """The rows of a data set, or of one of its shards, as they arrive.
+def read_hub(text: str, *, shard: int | None = None, commit: str | None = None) -> Iterator[Record]:
+    """The rows of a data set, or of one of its shards, as they arrive; of its newest commit where none is given.
 
     Without a split its `train`, or the only one there is.
     """
     with hub_errors(text):
-        rows = open_hub(text)
+        rows = open_hub(text, commit)
         where = text if shard is None else f"{text} shard {shard}"
         if shard is not None:
             rows = rows.shard(rows.num_shards, shard)
@@ -49,18 +52,41 @@ def read_hub(text: str, *, shard: int | None = None) -> Iterator[Record]:
             yield Record(f"{where}:{number}", dict(values))
 
 
-def num_shards(text: str) -> int:
+def num_shards(text: str, commit: str | None = None) -> int:
     """How many shards a data set has; each can be read without those before it."""
     with hub_errors(text):
-        return int(open_hub(text).num_shards)
+        return int(open_hub(text, commit).num_shards)
 
 
-def open_hub(text: str) -> Any:
+def commit_of(text: str, wanted: str | None = None) -> str | None:
+    """The newest commit of a data set, or the one that is wanted.
+
+    Where the hub cannot be asked, as without a network, the wanted one is taken on trust, and any other is not known:
+    that is told, and what lies in the cache may be read all the same.
+    """
+    from huggingface_hub import HfApi  # noqa: PLC0415
+
+    name = parse_hub_name(text).name
+    try:
+        commit: str | None = HfApi().dataset_info(name, revision=wanted, timeout=TIMEOUT_SECONDS).sha
+    except Exception as error:  # which library speaks HTTP, and so what it raises, is the hub library's own affair
+        unsure = (
+            f"that it is still {wanted} is not checked"
+            if wanted
+            else "a run that goes on cannot tell whether it changed"
+        )
+        reason = str(error).strip().partition("\n")[0]
+        say(f"{text}: the hub does not say which commit this is ({reason}): {unsure}")
+        return wanted
+    return commit
+
+
+def open_hub(text: str, commit: str | None = None) -> Any:
     """The split of a data set that a name means, streamed."""
     import datasets  # noqa: PLC0415 - takes a second to import, and is needed for hub names alone
 
     name, config, split = parse_hub_name(text)
-    found = datasets.load_dataset(name, config, split=split, streaming=True)
+    found = datasets.load_dataset(name, config, split=split, revision=commit, streaming=True)
     return found if split else pick_split(found, text)
 
 

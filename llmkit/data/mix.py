@@ -29,6 +29,8 @@ class MixedTokens:
         DataError: Two folders were prepared with different tokenizers.
     """
 
+    commit: str | None = None
+
     def __init__(self, parts: Mapping[str, PreparedTokens], weights: Mapping[str, float]) -> None:
         check_one_tokenizer(parts)
         total = sum(weights.values())

@@ -27,6 +27,8 @@ class PretrainingData(Protocol):
     content_hash: str
     """Changes when anything that decides about the rows does."""
     tokenizer: PreTrainedTokenizerFast
+    commit: str | None
+    """Of a hub data set that is streamed: which of its commits is read, where that is known."""
 
     def rows(self, seq_len: int, *, folder: Path | None = None) -> Rows:
         """The training rows. `folder` is that of the run, where a stream keeps its bookmarks."""
@@ -47,6 +49,8 @@ class PretrainingData(Protocol):
 
 class PreparedTokens:
     """One prepared folder. With `document_mask` its rows tell where documents begin."""
+
+    commit: str | None = None
 
     def __init__(self, prepared: PreparedData, *, document_mask: bool = False) -> None:
         self.prepared = prepared
@@ -73,12 +77,15 @@ class PreparedTokens:
         return []
 
 
-def open_pretraining(section: PretrainData, *, tokenizer_source: str | None = None) -> PretrainingData:
+def open_pretraining(
+    section: PretrainData, *, tokenizer_source: str | None = None, commit: str | None = None
+) -> PretrainingData:
     """Open what the recipe names.
 
     Args:
         section: Names a prepared folder, a mix of them, or a stream.
         tokenizer_source: Where a stream's tokenizer comes from when the section names none: the model's folder.
+        commit: That of a streamed hub data set to be read; None for the newest.
 
     Raises:
         UsageError: It names nothing.
@@ -87,7 +94,7 @@ def open_pretraining(section: PretrainData, *, tokenizer_source: str | None = No
     """
     check_section(section)
     if section.stream:
-        return open_stream(section, tokenizer_source)
+        return open_stream(section, tokenizer_source, commit)
     if not section.mix:
         assert section.source is not None
         return PreparedTokens(open_prepared(section.source), document_mask=section.document_mask)
@@ -109,7 +116,7 @@ def check_section(section: PretrainData) -> None:
             raise RecipeError(message, where=f"data.{name}", fix="take it out, or set data.stream: true")
 
 
-def open_stream(section: PretrainData, tokenizer_source: str | None) -> StreamedText:
+def open_stream(section: PretrainData, tokenizer_source: str | None, commit: str | None) -> StreamedText:
     """Open text that is tokenized while training."""
     tokenizer = section.tokenizer or tokenizer_source
     assert section.source is not None
@@ -121,4 +128,5 @@ def open_stream(section: PretrainData, tokenizer_source: str | None) -> Streamed
         load_tokenizer(tokenizer),
         text_column=section.text_column,
         document_mask=section.document_mask,
+        commit=commit,
     )

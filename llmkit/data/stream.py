@@ -45,6 +45,7 @@ class StreamedText:
     """Files, python-docs or a hub data set as training rows without an end.
 
     Of all documents HELD_OUT_SHARE, chosen by their content as `data prepare` does, is never trained on.
+    `commit` is that of a hub data set to be read; None for the newest.
 
     Raises:
         UsageError: The source is stdin.
@@ -58,12 +59,14 @@ class StreamedText:
         *,
         text_column: str | None = None,
         document_mask: bool = False,
+        commit: str | None = None,
     ) -> None:
         self.source = source
         self.tokenizer = tokenizer
         self.text_column = text_column
         self.start_id = end_of_document_id(tokenizer) if document_mask else None
-        self.units = find_units(source)
+        self.units = find_units(source, commit)
+        self.commit = self.units[0].commit
         content = [
             tokenizer_hash(tokenizer),
             [unit.identity for unit in self.units],
@@ -71,7 +74,7 @@ class StreamedText:
             HELD_OUT_SHARE,
             BLOCK,
         ]
-        # Of names and sizes: the text itself cannot be read beforehand.
+        # Of names, and sizes or a commit: the text itself cannot be read beforehand.
         self.content_hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @functools.cached_property
@@ -123,6 +126,8 @@ class StreamedText:
         sizes = [unit.size for unit in self.units if unit.size is not None]
         what = f"files, {sum(sizes) / 1e6:,.1f} MB" if sizes else "shards"
         known = "it is told from other text by names and sizes, not by content"
+        if self.commit is not None:
+            known = f"commit {self.commit}, and a run that goes on reads the same"
         return [f"a stream, tokenized while training: {self.source} ({len(self.units):,} {what}); {known}"]
 
 

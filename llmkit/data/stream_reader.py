@@ -47,16 +47,22 @@ class Unit:
     size: int | None = None
     source: Source | None = None
     shard: int | None = None
+    commit: str | None = None
+    """Of the hub data set, where it is known."""
 
     @property
-    def identity(self) -> tuple[str, int | None, int | None]:
-        """What stands for the contents, which are not read: name and size. The folder it lies in does not count."""
+    def identity(self) -> tuple[str, int | str | None, int | None]:
+        """What stands for the contents, which are not read: name, and size or commit. Its folder does not count."""
         name = self.name if self.source is None or self.source.path is None else self.source.path.name
-        return name, self.size, self.shard
+        return name, self.size if self.commit is None else self.commit, self.shard
 
 
-def find_units(text: str) -> list[Unit]:
+def find_units(text: str, commit: str | None = None) -> list[Unit]:
     """The units of a file, a folder, a glob, python-docs or a hub data set.
+
+    Args:
+        text: Names it.
+        commit: That of the hub data set to be read; None for the newest.
 
     Raises:
         UsageError: It is stdin, which cannot be read twice.
@@ -66,7 +72,8 @@ def find_units(text: str) -> list[Unit]:
         fix = "name files, or prepare it with `llmkit data prepare -`"
         raise UsageError("stdin cannot be streamed: a run that is resumed reads again", where="data.source", fix=fix)
     if hub.is_hub_name(text):
-        return [Unit(text, shard=number) for number in range(hub.num_shards(text))]
+        commit = hub.commit_of(text, commit)
+        return [Unit(text, shard=number, commit=commit) for number in range(hub.num_shards(text, commit))]
     if is_python_docs(text):
         return [Unit(text)]
     found = [Unit(s.name, s.path.stat().st_size, s) for s in find_sources([text]) if s.path is not None]
@@ -80,7 +87,7 @@ def read_unit(unit: Unit, text_column: str | None, *, tell: bool = False) -> Ite
     """The documents of a unit, as `read_documents` gives them; which column holds the text is told on demand."""
     records: Iterator[Record]
     if unit.shard is not None:
-        records = hub.read_hub(unit.name, shard=unit.shard)
+        records = hub.read_hub(unit.name, shard=unit.shard, commit=unit.commit)
     elif unit.source is None:
         return read_documents([unit.name])
     elif unit.source.format != "text":

@@ -66,6 +66,41 @@ def test_extend_makes_a_run_longer_without_naming_its_recipe_again(run_cli, tiny
     assert [line["step"] for line in lines(tmp_path / "run") if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.fixture
+def streaming(tiny_pretraining, tmp_path, tiny_tokenizer, local_hub, monkeypatch):
+    """Arguments of a run of two steps on a data set of the hub, read in small pieces."""
+    from llmkit.data import stream, stream_reader
+
+    monkeypatch.setattr(stream, "BLOCK", 256)
+    monkeypatch.setattr(stream_reader, "PIECE", 100)
+    tiny_tokenizer.save_pretrained(tmp_path / "tok")
+    fields = {"data.stream": "true", "data.tokenizer": tmp_path / "tok", "train.steps": 2}
+    arguments = [*tiny_pretraining, "--data", "hf:owner/name", "--output", tmp_path / "run"]
+    return [*arguments, *(x for key, value in fields.items() for x in ("--set", f"{key}={value}"))]
+
+
+def test_a_run_on_a_hub_data_set_goes_on_with_the_commit_it_began_with(run_cli, streaming, local_hub):
+    local_hub.push("one")
+    first = run_cli(*streaming)
+    assert first.exit_code == 0, first.stderr
+    local_hub.push("two")
+    again = run_cli(*streaming, "--extend", "--set", "train.steps=3", "--json")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout)["step"] == 3
+    assert set(local_hub.read) == {"one"}
+    assert run_cli(*streaming, "--fresh", "--dry-run").exit_code == 0
+    assert set(local_hub.read) == {"one", "two"}
+
+
+def test_a_run_whose_commit_is_not_known_is_not_continued_on_another(run_cli, streaming, local_hub):
+    local_hub.error = OSError("no network")
+    assert run_cli(*streaming).exit_code == 0
+    local_hub.push("two")
+    refused = run_cli(*streaming)
+    assert refused.exit_code == 2
+    assert "the contents of the data have changed" in refused.stderr
+
+
 def test_a_dry_run_shows_the_plan_and_writes_nothing(run_cli, tiny_pretraining, tmp_path):
     result = run_cli(*tiny_pretraining, "--output", tmp_path / "run", "--dry-run", "--json")
     plan = json.loads(result.stdout)

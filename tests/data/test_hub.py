@@ -44,8 +44,8 @@ def hub(tmp_path, monkeypatch):
             rows = [{"text": f"{split} one", "n": 1}, {"text": f"{split} two", "n": 2}]
             (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
-        def load(name, config, *, split, streaming):
-            assert (name, config, streaming) == ("owner/name", None, True)
+        def load(name, config, *, split, revision, streaming):
+            assert (name, config, revision, streaming) == ("owner/name", None, None, True)
             return load_dataset(
                 "json", data_files=files, split=split, streaming=True, cache_dir=str(tmp_path / "cache")
             )

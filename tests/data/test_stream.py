@@ -275,27 +275,48 @@ def test_the_models_tokenizer_serves_where_none_is_named(corpus, tokenizer_folde
     assert data.content_hash == open_stream().content_hash
 
 
-def test_the_shards_of_a_hub_data_set_are_units(open_stream, tmp_path, monkeypatch, expected):
-    import datasets
-
-    files = []
-    load_dataset = datasets.load_dataset
-    for shard in range(3):
-        files.append(str(tmp_path / f"{shard}.jsonl"))
-        rows = [json.dumps({"text": f"shard {shard} row {i} the model"}) for i in range(20)]
-        (tmp_path / f"{shard}.jsonl").write_text("\n".join(rows))
-    monkeypatch.setattr(
-        datasets,
-        "load_dataset",
-        lambda name, config, *, split, streaming: load_dataset(
-            "json", data_files={"train": files}, split=split, streaming=True, cache_dir=str(tmp_path / "cache")
-        ),
-    )
+def test_the_shards_of_a_hub_data_set_are_units(open_stream, tmp_path, local_hub):
+    local_hub.push("one")
     data = open_stream("hf:owner/name")
     assert [unit.shard for unit in data.units] == [0, 1, 2]
     from_hub, from_files = data.rows(SEQ_LEN), open_stream(tmp_path / "[012].jsonl").rows(SEQ_LEN)
     for index in (0, 1, 40, 90):
         assert row_of(from_hub, index) == row_of(from_files, index)
+
+
+def test_another_commit_of_a_hub_data_set_is_another_stream(open_stream, local_hub):
+    local_hub.push("one")
+    first = open_stream("hf:owner/name")
+    assert open_stream("hf:owner/name").content_hash == first.content_hash
+    local_hub.push("two")
+    assert open_stream("hf:owner/name").content_hash != first.content_hash
+    assert "commit one," in first.describe(SEQ_LEN)[0]
+
+
+def test_a_commit_that_is_wanted_is_read_after_another_was_pushed(tokenizer_folder, local_hub):
+    section = PretrainData(source="hf:owner/name", stream=True, tokenizer=str(tokenizer_folder))
+    local_hub.push("one")
+    first = open_pretraining(section)
+    local_hub.push("two")
+    local_hub.read.clear()
+    again = open_pretraining(section, commit=first.commit)
+    row_of(again.rows(SEQ_LEN), 0)
+    assert set(local_hub.read) == {"one"}
+    assert again.content_hash == first.content_hash
+
+
+def test_a_hub_that_cannot_be_asked_is_told_and_the_cache_is_read(open_stream, local_hub, capsys):
+    local_hub.error = OSError("no network\nhere")
+    data = open_stream("hf:owner/name")
+    assert (
+        "which commit this is (no network): a run that goes on cannot tell whether it changed"
+        in capsys.readouterr().err
+    )
+    assert (data.commit, set(local_hub.read)) == (None, {None})
+    assert len(row_of(data.rows(SEQ_LEN), 0)) == SEQ_LEN + 1
+    (unit, *_) = stream_reader.find_units("hf:owner/name", "one")
+    assert "still one is not checked" in capsys.readouterr().err
+    assert unit.commit == "one"
 
 
 def test_python_docs_are_streamed_from_their_training_split(open_stream, monkeypatch, tiny_tokenizer):
