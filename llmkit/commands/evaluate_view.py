@@ -131,8 +131,8 @@ def show_results(evaluated: Evaluated, shown: Shown) -> None:
     if rows:
         write_table(headers, rows, spare=("seconds", "+-", "clean"))
     if found:
-        headers = ["task", "shots", "metric", "mean", "spread", "worst", "best", "prompts", "draws"]
-        write_table(headers, [spread_row(spread) for spread in found], spare=("prompts", "draws"))
+        headers = ["task", "shots", "metric", "mean", "spread", "worst", "best", "chance", "clean", "prompts", "draws"]
+        write_table(headers, [spread_row(spread) for spread in found], spare=("prompts", "draws", "clean"))
     if shown.items:
         for result in evaluated.results:
             say(f"{result.task.name}, {manner_of(result)}: the worst items")
@@ -183,8 +183,8 @@ def score_rows(result: TaskResult) -> list[list[Any]]:
 
 def spread_row(spread: Spread) -> list[Any]:
     """The table's row for a metric over several runs."""
-    values = [short(number) for number in (spread.mean, spread.deviation, spread.worst, spread.best)]
-    return [spread.task, spread.shots, spread.metric, *values, spread.prompts, spread.draws]
+    numbers = (spread.mean, spread.deviation, spread.worst, spread.best, spread.chance, spread.clean)
+    return [spread.task, spread.shots, spread.metric, *map(short, numbers), spread.prompts, spread.draws]
 
 
 def short(number: float | None) -> str | None:

@@ -24,6 +24,10 @@ class Spread:
     """Standard deviation over the runs."""
     worst: float
     best: float
+    chance: float | None
+    """What guessing would reach, where that is known."""
+    clean: float | None
+    """The mean over the items that were not found in the training data, where they were looked for."""
     prompts: int
     """How many wordings."""
     draws: int
@@ -51,6 +55,7 @@ def spread_of(results: Sequence[TaskResult], metric: str) -> Spread:
     """The spread of one metric over results of the same task."""
     values = [result.metrics[metric].value for result in results]
     mean = sum(values) / len(values)
+    clean = [result.clean[metric].value for result in results if result.clean and metric in result.clean]
     return Spread(
         task=results[0].task.name,
         shots=results[0].shots,
@@ -60,6 +65,8 @@ def spread_of(results: Sequence[TaskResult], metric: str) -> Spread:
         deviation=math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)),
         worst=max(values) if is_loss(metric) else min(values),
         best=min(values) if is_loss(metric) else max(values),
+        chance=results[0].chance_of(metric),
+        clean=sum(clean) / len(clean) if clean else None,
         prompts=len({result.task.prompt for result in results}),
         draws=len({result.setting.draw for result in results}),
     )

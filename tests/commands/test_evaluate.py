@@ -136,6 +136,28 @@ def test_results_go_to_a_new_folder_of_evaluations_unless_another_is_named(
         assert len(list((tmp_path / "evaluations").glob("*/results.json"))) == count
 
 
+def test_chance_stands_beside_the_spread_and_a_task_of_one_wording_is_told(
+    run_cli, tmp_path, tiny_model_folder, rows_file
+):
+    file = tmp_path / "two.yaml"
+    file.write_text("test: rows.jsonl\nprompt: '{text}'\nprompts: ['Text: {text}']\n", encoding="utf-8")
+    asked = ("evaluate", "--model", tiny_model_folder, "--prompts", "all", "--output", tmp_path / "o")
+    result = run_cli(*asked, file, rows_file)
+    assert result.exit_code == 0, result.stderr
+    heads = "task shots metric mean spread worst best chance clean prompts draws"
+    table = [line.split() for line in result.stdout.splitlines()]
+    (row,) = [line for line in table[table.index(heads.split()) :] if line[:3] == ["two", "0", "accuracy"]]
+    assert row[7] == "0.5000"
+    assert "rows: there is one wording of its prompt" in result.stderr
+    assert "two: there is" not in result.stderr
+
+
+def test_all_wordings_where_there_is_one_are_refused(run_cli, tiny_model_folder, rows_file):
+    result = run_cli("evaluate", "--model", tiny_model_folder, "--task", rows_file, "--prompts", "all")
+    assert result.exit_code == 2
+    assert "--prompts all: no task here has more than one wording" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -177,8 +199,23 @@ def test_the_built_in_tasks_are_listed_with_kind_metric_and_chance(run_cli):
     assert tasks["python-docs-package"]["kind"] == "label"
 
 
-def test_two_processes_give_the_numbers_of_one(run_cli, tmp_path, tiny_model_folder, rows_file):
-    arguments = ["--task", str(rows_file), "--shots", "2", "--dtype", "fp32"]
+@pytest.fixture
+def three_kinds(tmp_path, rows_file):
+    """A task of labels, one of free answers and one of texts to predict, each with rows that no two share evenly."""
+    facts = [{"question": f"the model {n}", "answer": word} for n, word in enumerate(("learns", "asks", "token"))]
+    pages = [{"text": f"the model learns to guess the next token {n}"} for n in range(3)]
+    for name, rows in (("facts", facts), ("pages", pages)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "facts.yaml").write_text("test: facts.jsonl\nkind: generate\nmax_new_tokens: 6\n", encoding="utf-8")
+    (tmp_path / "pages.yaml").write_text("test: pages.jsonl\nkind: perplexity\n", encoding="utf-8")
+    rows_file.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:-1]), encoding="utf-8")
+    return [str(rows_file), str(tmp_path / "facts.yaml"), str(tmp_path / "pages.yaml")]
+
+
+def test_two_processes_give_the_numbers_of_one_whatever_the_kinds_of_task(
+    run_cli, tmp_path, tiny_model_folder, three_kinds
+):
+    arguments = [*three_kinds, "--shots", "2", "--dtype", "fp32"]
     alone = evaluate(run_cli, tmp_path, tiny_model_folder, *arguments, name="alone")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -200,11 +237,19 @@ def test_two_processes_give_the_numbers_of_one(run_cli, tmp_path, tiny_model_fol
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     together = json.loads(outputs[0][0])
     assert outputs[1][0] == ""
-    for name, estimate in alone["results"][0]["metrics"].items():
-        assert together["results"][0]["metrics"][name] == pytest.approx(estimate, abs=1e-4)
-    assert together["results"][0]["prompts_hash"] == alone["results"][0]["prompts_hash"]
-    pairs = zip(*(read_items(document["results"][0]) for document in (alone, together)), strict=True)
-    for one, other in pairs:
+    assert [result["kind"] for result in alone["results"]] == ["label", "generate", "perplexity"]
+    for one, other in zip(alone["results"], together["results"], strict=True):
+        assert_same_result(one, other)
+
+
+def assert_same_result(alone, together):
+    """The same metrics, and the same said of each item."""
+    assert together["prompts_hash"] == alone["prompts_hash"]
+    assert together["metrics"].keys() == alone["metrics"].keys()
+    for name, estimate in alone["metrics"].items():
+        assert together["metrics"][name] == pytest.approx(estimate, abs=1e-4)
+    for one, other in zip(read_items(alone), read_items(together), strict=True):
         assert (one["id"], one["prediction"]) == (other["id"], other["prediction"])
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-4)
         for a, b in zip(one["choices"], other["choices"], strict=True):
             assert a["log_likelihood"] == pytest.approx(b["log_likelihood"], abs=1e-4)

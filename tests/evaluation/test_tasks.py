@@ -330,6 +330,14 @@ def test_package_rows_are_cut_at_a_word():
     assert sorted(PACKAGES) == sorted(LABELS)
 
 
+def test_built_in_tasks_are_worded_in_several_ways_but_for_two():
+    alone = {name for name, task in BUILT_IN.items() if task.spec.kind != "perplexity" and not task.spec.prompts}
+    assert alone == {"hellaswag", "winogrande"}
+    # What stops an answer to a sum is the next question: every wording begins with it.
+    sums = BUILT_IN["gsm8k"].spec
+    assert all(prompt.startswith(sums.stop[0]) for prompt in (sums.prompt, *sums.prompts))
+
+
 def test_built_in_tasks_have_a_metric_a_chance_level_and_a_place():
     for name, task in BUILT_IN.items():
         assert task.spec.name == name

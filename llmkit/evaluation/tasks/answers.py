@@ -122,6 +122,8 @@ ANSWERS = (
             test="hf:openai/gsm8k:main@test",
             train="hf:openai/gsm8k:main@train",
             prompt="Question: {question}\nAnswer:",
+            # It begins as the first does: what stops an answer is the next question.
+            prompts=("Question: {question}\nWork it out step by step, and end with #### and the number.\nAnswer:",),
             stop=("Question:", "</s>", "<|im_end|>"),
             max_new_tokens=256,
             grading="number",

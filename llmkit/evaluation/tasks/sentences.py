@@ -193,6 +193,7 @@ SENTENCES = (
             test="hf:aps/super_glue:copa@validation",
             train="hf:aps/super_glue:copa@train",
             prompt="{question}",
+            prompts=("Complete the sentence: {question}",),
             # Two spaces, as lm-evaluation-harness has them here.
             delimiter="  ",
         ),
@@ -232,7 +233,13 @@ SENTENCES = (
         train_files=("socialiqa*/train.jsonl", "siqa*/train.jsonl", "train.jsonl"),
     ),
     BuiltIn(
-        TaskFile(name="lambada", kind="choice", test="hf:EleutherAI/lambada_openai:default@test", prompt="{question}"),
+        TaskFile(
+            name="lambada",
+            kind="choice",
+            test="hf:EleutherAI/lambada_openai:default@test",
+            prompt="{question}",
+            prompts=("Complete the passage with its last word:\n\n{question}",),
+        ),
         prompt_by="lm-evaluation-harness",
         about="the last word of a passage, said greedily; its perplexity too",
         examples=partial(
