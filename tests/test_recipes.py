@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 import llmkit
 from llmkit.data import python_docs
+from llmkit.models.causal_lm import count_parameters, make_config
 from llmkit.recipe.load import list_recipes, load_recipe, recipe_kind
 from llmkit.recipe.schema import RECIPES
 
@@ -76,6 +79,16 @@ def test_a_pretrain_recipe_runs(name, run_cli, prepared_folder, tmp_path):
         assert (document["status"], document["step"]) == ("finished", 2)
 
 
+def test_the_recipe_of_124m_parameters_has_them_with_the_vocabulary_of_its_header():
+    text = ALL["gpt2-124m/pretrain"].read_text()
+    vocab_size = int(re.search(r"--vocab-size (\d+)", text).group(1))
+    recipe = load_recipe(RECIPES["pretrain"], ALL["gpt2-124m/pretrain"])
+    config = make_config(recipe.model, vocab_size=vocab_size, seq_len=recipe.train.seq_len)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert round(count_parameters(model) / 1e6) == 124
+
+
 @pytest.mark.parametrize("name", names("finetune"))
 def test_a_finetune_recipe_runs(name, run_cli, tiny_model_folder, dialogues, pairs, tmp_path):
     data = pairs if load_recipe(RECIPES["finetune"], ALL[name]).task == "prefer" else dialogues
@@ -121,8 +134,9 @@ def test_settings_for_accelerate_are_read_by_accelerate(path):
     assert config.mixed_precision == "no", "the recipe decides"
 
 
-def test_the_demo_is_a_sound_script():
-    subprocess.run(["bash", "-n", str(FOLDER / "demo.sh")], check=True)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.sh")), ids=lambda path: path.stem)
+def test_a_script_is_sound(path):
+    subprocess.run(["bash", "-n", str(path)], check=True)
 
 
 def test_the_demo_asks_what_is_held_out_in_every_version_of_python():

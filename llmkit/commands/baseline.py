@@ -100,6 +100,7 @@ def baseline(
     Columns are recognised, and what is filled or left out is told. The rows are split into train, validation and test
     by a hash of their content, a series by time. The result is tested on rows that training never saw, beside what
     needs no network: the most frequent class, a linear model (scikit-learn), the forecast that nothing changes.
+    `llmkit recipe show --fields baseline` explains what --set takes: cells, blocks, activations, losses, patience.
     """
     if context.invoked_subcommand is not None:
         return

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 def bench(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a name that `llmkit recipe list` shows.")
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe of kind pretrain: a YAML file, or a name of `llmkit recipe list`."
+        ),
     ] = "laptop/pretrain-python",
     model: Annotated[str | None, typer.Option(help="Model folder or hub name, in place of the recipe's model.")] = None,
     data: Annotated[

@@ -103,17 +103,19 @@ def copy(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a recipe to change it.
+    """Copy a recipe, or a configuration of `accelerate launch`, to change it.
 
     \b
     Examples:
       llmkit recipe copy tiny/pretrain mine.yaml
       llmkit pretrain mine.yaml --data data --output run
+      llmkit recipe copy accelerate/fsdp
     """
     from llmkit.files import write_file
-    from llmkit.recipe.load import find_recipe
+    from llmkit.recipe.load import find_recipe, list_launchers
 
-    source = find_recipe(name)
+    launcher = list_launchers().get(name)
+    source = launcher or find_recipe(name)
     target = file or Path(source.name)
     if target.is_dir():
         target = target / source.name
@@ -124,7 +126,8 @@ def copy(
     if as_json:
         write_json({"name": name, "file": str(target)})
     else:
-        say(f"{target}: change it, then `llmkit recipe check {target}`")
+        use = f"accelerate launch --config_file {target} -m llmkit ..." if launcher else f"llmkit recipe check {target}"
+        say(f"{target}: change it, then `{use}`")
 
 
 @app.command("check")

@@ -227,6 +227,6 @@ def describe_classes(values: Sequence[Any], target: ClassTarget, splits: Sequenc
         names = target.names
         notes.append(
             f"unbalanced: of the training rows {highest:,} are {names[most]}, {lowest:,} are {names[least]}; "
-            "look at macro-F1, and weigh classes if the rare ones matter"
+            "look at macro-F1; if the rare ones matter: --set loss.class_weights=balanced"
         )
     return notes

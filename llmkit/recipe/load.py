@@ -21,6 +21,9 @@ KeyPath = tuple[str, ...]
 
 MAX_RECIPE_BYTES = 1 << 20
 
+LAUNCHERS = "accelerate/"
+"""Below recipes/: no recipes, but how `accelerate launch` is to start processes."""
+
 
 class RecipeLoader(yaml.SafeLoader):
     """YAML as recipes are read: numbers may be written 1e-4, and no key stands twice."""
@@ -122,10 +125,19 @@ def find_recipe(name: str) -> Path:
 
 def list_recipes() -> dict[str, Path]:
     """Every shipped recipe, by its name: the path below recipes/ without `.yaml`."""
+    return {name: path for name, path in list_shipped().items() if not name.startswith(LAUNCHERS)}
+
+
+def list_launchers() -> dict[str, Path]:
+    """The shipped configurations of `accelerate launch`, by names such as `accelerate/ddp`."""
+    return {name: path for name, path in list_shipped().items() if name.startswith(LAUNCHERS)}
+
+
+def list_shipped() -> dict[str, Path]:
+    """Every YAML file below recipes/, by its path without the ending."""
     package = Path(llmkit.__file__).parent
     folder = next(f for f in (package / "recipes", package.parent / "recipes") if f.is_dir())
-    paths = sorted(folder.rglob("*.yaml"))
-    return {p.relative_to(folder).with_suffix("").as_posix(): p for p in paths if "accelerate" not in p.parts}
+    return {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.yaml"))}
 
 
 def saved_recipe(output: Path | None, *, resume: bool) -> Path | None:

@@ -98,6 +98,13 @@ def test_copy_into_a_folder_or_the_current_one_keeps_the_name(run_cli, recipe, t
     assert (here / "mine.yaml").read_text() == SOUND
 
 
+def test_what_a_launcher_needs_can_be_copied_too(run_cli, tmp_path):
+    result = run_cli("recipe", "copy", "accelerate/ddp", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "distributed_type" in (tmp_path / "ddp.yaml").read_text()
+    assert f"accelerate launch --config_file {tmp_path / 'ddp.yaml'}" in result.stderr
+
+
 def test_check_says_ok(run_cli, recipe):
     result = run_cli("recipe", "check", recipe, "--set", "train.lr=1e-4")
     assert result.exit_code == 0
