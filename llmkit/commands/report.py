@@ -47,10 +47,10 @@ def report(
       llmkit report demo-run --picture result.svg
       llmkit report run --json | jq .figures
 
-    A folder is searched for runs (of pretrain, finetune, baseline), for ladders of scale, for results of evaluate, and
-    for what generate, tokenizer evaluate and evaluate printed with --json, saved as NAME.json. Answers to the same
-    prompts stand side by side. The page is one file that needs no network; an earlier page of the same name is
-    replaced.
+    A folder is searched for runs (of pretrain, finetune, baseline), for ladders of scale, for results of evaluate and
+    of compare, and for what generate, tokenizer evaluate and evaluate printed with --json, saved as NAME.json. Answers
+    to the same prompts stand side by side. The page is one file that needs no network; an earlier page of the same
+    name is replaced.
     """
     from llmkit.files import write_file
     from llmkit.reporting.collect import collect
