@@ -59,6 +59,14 @@ class LabelledRows:
         return {"inputs": self.inputs[indices], "targets": self.targets[indices]}
 
 
+class UnevenRows(LabelledRows):
+    """The same points, a third of them masked: the shares of a step have now more targets, now fewer."""
+
+    def __init__(self):
+        super().__init__()
+        self.targets[:10] = IGNORE_INDEX
+
+
 class CrashError(Exception):
     """Stands for the plug being pulled."""
 

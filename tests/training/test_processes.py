@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import EXTEND, classify, losses_of, read_lines
+from small_runs import EXTEND, UnevenRows, classify, losses_of, read_lines
 
 LAUNCHER = """
 import atexit, json, os, sys, time, traceback
 import torch, torch._dynamo, torch.distributed.checkpoint.state_dict
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from small_runs import CrashError, LabelledRows, classify
+from small_runs import CrashError, LabelledRows, UnevenRows, classify
 from llmkit.cli import tell_error
 from llmkit.errors import LlmkitError
 from llmkit.losses import classification_loss_sum
@@ -51,7 +51,7 @@ def work(what, output, fields):
         accelerator = start_job(TrainSection(precision="fp32"))
         assert on_main_process(accelerator, lambda: (time.sleep(8), "tokens")[1]) == "tokens"
         return 0
-    rows = Rows()
+    rows = UnevenRows() if what == "uneven" else Rows()
     rows.what = what
     if what == "count":
         count_exchanges()
@@ -206,6 +206,17 @@ def test_one_process_and_four_see_the_same_rows(ask, tmp_path):
     _, one, _ = classify(tmp_path / "one", **FIELDS)
     four = finish(ask, tmp_path / "four", processes=4, steps=6)
     assert four == pytest.approx(losses_of(one), abs=1e-5)
+
+
+def test_targets_are_counted_over_all_processes_however_they_fall(ask, tmp_path):
+    _, one, expected = classify(tmp_path / "one", rows=UnevenRows(), **FIELDS)
+    finish(ask, tmp_path / "two", what="uneven", steps=6)
+    two = read_lines(tmp_path / "two")
+    # Adam takes the same step at any scale of the gradient, its norm tells the scale.
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5)
+    saved = load_file(tmp_path / "two/model/model.safetensors")
+    assert all(torch.allclose(saved[name], expected[name], atol=1e-5) for name in expected)
 
 
 def test_gradients_are_exchanged_once_a_step_however_many_micro_batches_there_are(ask, tmp_path):
