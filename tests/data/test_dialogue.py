@@ -11,6 +11,7 @@ from llmkit.batch import IGNORE_INDEX, count_targets
 from llmkit.data.dialogue import DialogueRows, Message, PackedRows, Row, encode_dialogue, show_row
 from llmkit.losses import causal_lm_loss_sum
 from llmkit.models.attention import use_products
+from llmkit.tokenizer import train_tokenizer
 
 DIALOGUE = [
     Message("system", "be brief"),
@@ -41,6 +42,16 @@ def test_an_answer_that_says_so_is_not_trained(tiny_tokenizer):
     first, *rest = DIALOGUE[2:]
     row = encode_dialogue([*DIALOGUE[:2], first._replace(is_trained=False), *rest], tiny_tokenizer)
     assert text_of_targets(row, tiny_tokenizer) == "text after that<|im_end|>"
+
+
+def test_a_token_that_begins_in_the_header_is_trained_with_the_answer():
+    tokenizer = train_tokenizer(["one::two three::four"] * 20, vocab_size=300)
+    header = "{{ '<|im_start|>assistant:' }}"
+    turns = "{% for m in messages %}{{ '<|im_start|>' + m.role + ':' + m.content + '<|im_end|>' }}{% endfor %}"
+    tokenizer.chat_template = f"{turns}{{% if add_generation_prompt %}}{header}{{% endif %}}"
+    row = encode_dialogue([Message("user", "two"), Message("assistant", ":b")], tokenizer)
+    trained = [int(t) for t in row.targets if t != IGNORE_INDEX]
+    assert tokenizer.convert_ids_to_tokens(trained) == ["::", "b", "<|im_end|>"]
 
 
 def test_the_summed_loss_is_that_of_a_mask_made_by_hand(tiny_tokenizer, tiny_model):
