@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import sys
 
 import pytest
+
+from llmkit.commands.data import format_row
+from llmkit.data.show import ShownRow
 
 
 @pytest.fixture
@@ -159,6 +164,18 @@ def test_show_marks_trained_tokens_with_brackets_when_piped(prepared_folder, run
     assert result.exit_code == 0, result.stderr
     assert "<|endoftext|>|[" in result.stdout
     assert "\x1b" not in result.stdout
+
+
+def test_show_paints_trained_tokens_green_on_a_terminal(tiny_tokenizer, monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    row = ShownRow(tiny_tokenizer.convert_tokens_to_ids(["<|im_start|>", "t", "h"]), [False, True, False])
+    dim, green, end = "\x1b[2m", "\x1b[32m", "\x1b[0m"
+    assert format_row(row, tiny_tokenizer) == f"{dim}<|im_start|>{end}{green}t{end}{dim}h{end}"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert format_row(row, tiny_tokenizer) == "<|im_start|>|[t]h|"
 
 
 def test_show_marks_what_the_assistant_says(tmp_path, tokenizer_folder, run_cli):

@@ -72,6 +72,16 @@ def test_everything_that_was_measured_is_on_the_page(folder):
     assert not re.search(r"https?://|url\(|@import|<script", page)
 
 
+def test_the_page_counts_which_class_was_taken_for_which(folder):
+    page = render_page(collect([folder]), title="Pets", made="today", folder=folder)
+    table = page.partition("Which class was taken for which")[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)]
+    # A row is what they are, a column what they were taken for; nothing stands for none.
+    assert rows == [["", "cat", "dog"], ["cat", "3", "1"], ["dog", "", "4"]]
+    # The darker, the larger the share of its row, up to 70%.
+    assert re.findall(r"var\(--c1\) (\d+)%", table) == ["52", "18", "0", "70"]
+
+
 def test_the_network_comes_first_and_what_needs_none_below_it():
     table = compare(RESULTS)
     assert table.metrics == ["accuracy", "macro_f1", "loss"]
