@@ -1,4 +1,4 @@
-"""What the README and the demo tell people to type can be typed."""
+"""What the README tells people to type can be typed, and what the scripts of recipes/ type."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from llmkit.recipe.load import list_recipes, recipe_kind
 REPOSITORY = Path(llmkit.__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 TEXT = README.partition("## Commands")[0]
-DEMO = (REPOSITORY / "recipes" / "demo.sh").read_text()
+SCRIPTS = [path.read_text() for path in sorted((REPOSITORY / "recipes").glob("*.sh"))]
 
 
 def shell_commands(script: str) -> list[list[str]]:
-    """The words of each llmkit command of a script, launchers before it left out, lines joined."""
+    """The words of each llmkit command of a script, without what is before and behind it, lines joined."""
     found = []
     for line in script.replace("\\\n", " ").splitlines():
-        words = shlex.split(re.sub(r"\s>\s.*", "", line.strip()), comments=True)
+        line = re.sub(r'\s>\s+("[^"]*"|\S+)|\s\|\s.*', "", line.strip().replace("$(llmkit", "$( llmkit"))
+        words = shlex.split(line, comments=True)
         if "llmkit" in words:
             found.append(words[words.index("llmkit") + 1 :])
     return found
@@ -50,10 +51,10 @@ def find_command(words: list[str]):
 
 
 FROM_README = [words for block in blocks("sh") for words in shell_commands(block)]
-FROM_DEMO = shell_commands(DEMO)
+FROM_SCRIPTS = [words for script in SCRIPTS for words in shell_commands(script)]
 
 
-@pytest.mark.parametrize("words", [*FROM_README, *FROM_DEMO], ids=" ".join)
+@pytest.mark.parametrize("words", [*FROM_README, *FROM_SCRIPTS], ids=" ".join)
 def test_commands_and_options_are_real(words):
     command, rest = find_command(words)
     known = {name for parameter in command.params for name in parameter.opts}
@@ -61,13 +62,13 @@ def test_commands_and_options_are_real(words):
     assert set(used) <= known
 
 
-@pytest.mark.parametrize("words", [*FROM_README, *FROM_DEMO], ids=" ".join)
+@pytest.mark.parametrize("words", [*FROM_README, *FROM_SCRIPTS], ids=" ".join)
 def test_recipes_and_keys_are_real(words, run_cli):
     verb = words[0]
     recipes = [word for word in words[1:] if re.fullmatch(r"(tiny|laptop|gpt2-124m)/[a-z0-9-]+", word)]
     assert set(recipes) <= set(list_recipes())
     changes = [pair for flag, pair in pairwise(words) if flag == "--set"]
-    # What the demo computes is a number of steps.
+    # What a script computes is a number of steps.
     changes = [re.sub(r"\$\(\(.*\)\)|\$\w+", "7", change) for change in changes]
     if verb == "compare":  # METHOD.KEY: a tuning's
         verb, changes = "finetune", [change.partition(".")[2] for change in changes]
