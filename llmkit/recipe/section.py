@@ -78,7 +78,8 @@ class TrainSection(Section):
     """fp32, or bf16 arithmetic with fp32 weights. auto: bf16 where the hardware has it. pure-bf16: weights and
     gradients in bf16 too, with fp32 master weights in the optimizer."""
     attention: Literal["auto", "sdpa", "eager", "products", "flash_attention_2", "flex_attention"] = "auto"
-    """How attention is computed; the result is the same to rounding. auto: what is fastest for device and length."""
+    """How attention is computed; the result is the same to rounding. auto: what is fastest for device and length;
+    flex_attention, for long rows of documents on a GPU, only where it is named."""
     compile: Literal["auto"] | bool = "auto"
     """Compile the model with torch.compile: up to a minute at the start, faster steps from then on. auto: where the
     run is long enough to win that time back."""
