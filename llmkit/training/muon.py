@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw
 
+from llmkit.device import pick_dtype
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, chosen by its authors for its slope at zero: singular values end near 1."""
 
@@ -51,7 +53,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def update_with_muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Nesterov momentum, made orthogonal; scaled so that wide and tall matrices move alike."""
         for stack in equal_stacks(parameters):
-            directions = [whole(self.direction(p, group["momentum"]).to(torch.bfloat16)) for p in stack]
+            directions = [whole(in_fast_format(self.direction(p, group["momentum"]))) for p in stack]
             # On a CPU, the product of a stack of one is up to a third slower than that of a matrix.
             alone = len(stack) == 1
             updates = [orthogonalize(directions[0])] if alone else orthogonalize(torch.stack(directions))
@@ -116,12 +118,20 @@ def like(parameter: Tensor, tensor: Tensor) -> Tensor:
     return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
+def in_fast_format(matrices: Tensor) -> Tensor:
+    """In bf16, whose digits are enough for a direction, where the hardware multiplies it.
+
+    Emulated, it would take most of a step: 14 of 15 s with 5.9M parameters on two cores with AVX2.
+    """
+    return matrices.to(pick_dtype("auto", matrices.device))
+
+
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """(R, C) or (N, R, C) -> the same: singular vectors stay, singular values move to about 1 (0.7 to 1.2), in bf16."""
+    """(R, C) or (N, R, C) -> the same: singular vectors stay, singular values move to about 1 (0.7 to 1.2)."""
     a, b, c = NEWTON_SCHULZ
     add_product = torch.addmm if matrices.ndim == 2 else torch.baddbmm
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.to(torch.bfloat16)
+    x = in_fast_format(matrices)
     x = x.mT if is_tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NUM_ITERATIONS):

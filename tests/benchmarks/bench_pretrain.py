@@ -168,16 +168,15 @@ def run(
     environment: dict[str, str],
     *,
     stderr: int = subprocess.PIPE,
-    longest_seconds: float = LONGEST_SECONDS,
+    longest_seconds: float | None = None,
 ) -> dict:
     """The JSON object in a command's last line, or `error`."""
+    longest = longest_seconds or LONGEST_SECONDS
     merged = {**os.environ, **environment}
     try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=merged, timeout=longest_seconds
-        )
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=merged, timeout=longest)
     except subprocess.TimeoutExpired:
-        return {"error": f"it took more than {longest_seconds:.0f} s"}
+        return {"error": f"it took more than {longest} s"}
     except OSError as error:
         return {"error": str(error)}
     last = last_line(done.stdout)

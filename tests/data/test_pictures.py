@@ -190,7 +190,7 @@ def test_a_set_of_the_hub_brings_pictures_and_the_names_of_its_classes(monkeypat
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     rows = {"img": [Image.fromarray(noise(i)) for i in range(6)], "label": [0, 1] * 3}
     found = datasets.Dataset.from_dict(rows, features=features).to_iterable_dataset()
-    monkeypatch.setattr(hub, "open_hub", lambda text: found)
+    monkeypatch.setattr(hub, "open_hub", lambda text, commit=None: found)
     data = read("hf:owner/animals")
     assert data.classes == ["cat", "dog"]
     assert np.array_equal(data.splits["train"].inputs[1].numpy(), noise(1).transpose(2, 0, 1))

@@ -46,6 +46,12 @@ def test_directions_are_those_of_the_matrix(shape):
     assert (inside - inside.diagonal().diag()).abs().max() < 0.03
 
 
+@pytest.mark.parametrize(("is_there", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bf16_is_taken_where_the_hardware_has_it(is_there, dtype, monkeypatch):
+    monkeypatch.setattr("llmkit.device.has_bf16", lambda device: is_there)
+    assert orthogonalize(torch.randn(16, 8)).dtype == dtype
+
+
 def test_a_stack_comes_out_as_its_matrices_do():
     torch.manual_seed(0)
     stack = torch.randn(3, 20, 12)
@@ -56,6 +62,7 @@ def test_a_stack_comes_out_as_its_matrices_do():
 @pytest.mark.parametrize("most_elements", [1, 2**18])
 def test_matrices_move_as_under_torchs_muon(monkeypatch, most_elements):
     monkeypatch.setitem(muon.STACKED_ELEMENTS, "cpu", most_elements)
+    monkeypatch.setattr("llmkit.device.has_bf16", lambda device: True)  # torch's is always in bf16
     group = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1, "lr_scale": 1.0}
     ours = train(lambda m: MuonWithAdamW([{"params": list(m.parameters()), **group}]))
     torchs = train(lambda m: torch.optim.Muon(m.parameters(), lr=0.02, momentum=0.95, weight_decay=0.1))
