@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 
 install: $(INSTALLED) ## Make .venv with llmkit, its extras and the tools, all pinned
 
-demo: $(INSTALLED) ## From nothing to a chat on built-in data: 10 minutes on 2 cores, then see demo-run/report.html
+demo: $(INSTALLED) ## From nothing to a chat on built-in data: 10 to 16 minutes on 2 cores, then see demo-run/report.html
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/demo.sh $(DEMO)
 
 test: $(INSTALLED) ## Run the tests
