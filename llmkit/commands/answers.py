@@ -114,6 +114,8 @@ def check_ends(settings: FinetuneRecipe, material: Tuning) -> dict[str, Any] | N
     if not questions:
         return None
     longest = min(LONGEST_ENDING, material.accounts[0].percentile(99))
+    # On a CPU this takes minutes.
+    say(f"asking {len(questions)} held-out questions, to see whether their answers end within {longest} tokens")
     was_training = material.model.training
     material.model.eval()
     try:
