@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from llmkit.errors import ModelError, UsageError
+from llmkit.errors import UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when there is no room: on the disk, in the user's share of it, in one file."""
@@ -35,18 +35,6 @@ def check_output_free(path: Path) -> None:
         raise UsageError(
             f"{what}, and nothing already there is overwritten", where=str(path), fix="choose another --output"
         )
-
-
-def check_ended(folder: Path) -> None:
-    """Raise for a run that has checkpoints and no model.
-
-    Raises:
-        ModelError: It names the newest checkpoint, which is a model folder too.
-    """
-    checkpoints = sorted((folder / "checkpoints").glob("step-*"))
-    if checkpoints and not (folder / "model").exists():
-        fix = f"go on with it by its own command, or name its newest checkpoint: {checkpoints[-1]}"
-        raise ModelError("this run has not ended, so it has no model yet", where=str(folder), fix=fix)
 
 
 def flush_folder(folder: Path) -> None:

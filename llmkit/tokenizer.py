@@ -21,8 +21,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from llmkit.errors import DataError, ModelError, UsageError
-from llmkit.files import check_ended
-from llmkit.hub import FIX_SOURCE, check_hub_has
+from llmkit.source import FIX_SOURCE, check_ended, check_hub_has
 
 Algorithm = Literal["bpe", "unigram", "wordpiece"]
 

@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from llmkit.errors import ModelError, RecipeError
-from llmkit.hub import check_hub_has, check_hub_name
 from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter, check_config, read_adapter_config
 from llmkit.recipe.load import did_you_mean
 from llmkit.recipe.schema import ModelSection
+from llmkit.source import check_hub_has
 
 GATED_RATIO = 8 / 3
 """intermediate_size / hidden_size of gated feed-forward layers: as many parameters as a plain layer of ratio 4."""
@@ -187,7 +187,7 @@ def load_causal_lm(
     """
     source = str(model_folder(source))
     if not Path(source).exists():
-        check_hub_name(source)
+        check_hub_has(source)
     elif (Path(source) / ADAPTER_CONFIG).is_file():
         return load_adapter(Path(source), dtype=dtype, options=options)
     else:

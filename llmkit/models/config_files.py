@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.errors import ModelError
-from llmkit.files import check_ended
+from llmkit.source import check_ended
 
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -14,10 +14,10 @@ from transformers.utils.hub import extract_commit_hash
 
 from llmkit.batch import IGNORE_INDEX, Batch
 from llmkit.errors import ModelError
-from llmkit.hub import check_hub_name
 from llmkit.losses import causal_lm_loss_sum
 from llmkit.models.causal_lm import model_folder
 from llmkit.models.config_files import ADAPTER_CONFIG, base_of_adapter
+from llmkit.source import check_hub_name
 
 HASHED_BYTES = 1 << 26
 """So much of a file's beginning and of its end goes into its hash."""

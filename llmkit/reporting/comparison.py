@@ -31,16 +31,20 @@ class ComparisonView:
 def view_comparison(document: Mapping[str, Any]) -> ComparisonView:
     """The part of a comparison that a report of many things has room for."""
     lines, curve = ranked(document), document["curve"]
-    left_out = [f"{n['title']}: not run: {n['reason']}" for n in document["methods"] if n["reason"] is not None]
-    leaning = [f"{line['title']}: {line['leaning']}" for line in lines if line.get("leaning")]
     return ComparisonView(
         task=document["task"],
         metric=document["metric"].replace("_", "-"),
         num_items=document["rows"]["test"],
         chance=document["chance"],
         lines=lines,
-        remarks=[*left_out, *leaning, *([curve["words"]] if curve else [])],
+        remarks=[*remarks_of(document), *([curve["words"]] if curve else [])],
     )
+
+
+def remarks_of(document: Mapping[str, Any]) -> list[str]:
+    """Which methods did not run and why, and which say one label to nearly everything."""
+    left_out = [f"{n['title']}: not run: {n['reason']}" for n in document["methods"] if n["reason"] is not None]
+    return [*left_out, *(f"{n['title']}: {n['leaning']}" for n in ranked(document) if n.get("leaning"))]
 
 
 def ranked(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -61,8 +65,7 @@ def render_comparison(document: Mapping[str, Any]) -> str:
             document=document,
             metric=metric,
             lines=lines,
-            leaning=[line for line in lines if line["leaning"]],
-            left_out=[line for line in document["methods"] if line["reason"] is not None],
+            remarks=remarks_of(document),
             titles=titles,
             curve=curve_chart(curve, titles, metric) if curve else None,
             costs=cost_chart(lines, document["cascade"], metric),

@@ -51,11 +51,15 @@ def track(accelerator: Accelerator, values: Mapping[str, Any]) -> None:
         return
     numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
     numbers |= {f"validation/{k}": v for k, v in values.get("validation", {}).items() if isinstance(v, int | float)}
-    for tracker in list(accelerator.trackers):
-        with guest(tracker.name, "failed and gets no more"):
-            accelerator.trackers.remove(tracker)
-            tracker.log(numbers, step=values["step"])
-            accelerator.trackers.append(tracker)
+    accelerator.trackers = [t for t in accelerator.trackers if takes(t, numbers, values["step"])]
+
+
+def takes(tracker: GeneralTracker, numbers: Mapping[str, Any], step: int) -> bool:
+    """Hand the numbers to a tracker; whether it took them."""
+    with guest(tracker.name, "failed and gets no more"):
+        tracker.log(dict(numbers), step=step)
+        return True
+    return False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Names of models on the hub."""
+"""What the name of a model leads to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 
 from llmkit.errors import ModelError
-from llmkit.hub import check_hub_has
+from llmkit.source import check_hub_has
 from llmkit.tokenizer import load_tokenizer
 
 

@@ -1,14 +1,27 @@
-"""Names of models on the Hugging Face hub: what may be one, and whether there is such a model, asked once."""
+"""What the name of a model leads to where it is no model folder: a run that has not ended, or the Hugging Face hub."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from llmkit.errors import ModelError
 
 FIX_SOURCE = "name a folder that `llmkit tokenizer train` wrote, a model folder, or a model of the hub (owner/name)"
 
 SECONDS_TO_ANSWER = 10
+
+
+def check_ended(folder: Path) -> None:
+    """Raise for a run that has checkpoints and no model.
+
+    Raises:
+        ModelError: It names the newest checkpoint, which is a model folder too.
+    """
+    checkpoints = sorted((folder / "checkpoints").glob("step-*"))
+    if checkpoints and not (folder / "model").exists():
+        fix = f"go on with it by its own command, or name its newest checkpoint: {checkpoints[-1]}"
+        raise ModelError("this run has not ended, so it has no model yet", where=str(folder), fix=fix)
 
 
 def check_hub_name(source: str) -> None:
