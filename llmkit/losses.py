@@ -68,7 +68,8 @@ def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
     if "flash" in attention:
         # Flash kernels tell documents apart by their positions, in one long row only.
         return {**inputs, "input_ids": inputs["input_ids"].reshape(1, -1), "position_ids": positions.reshape(1, -1)}
-    if "llmkit" in attention and len(positions) == 1:
+    # A compiled model would be compiled anew for other lengths: a mask keeps its documents apart.
+    if "llmkit" in attention and len(positions) == 1 and not is_compiled(model):
         starts = [*(positions[0] == 0).nonzero().flatten().tolist(), positions.shape[1]]
         lengths = [end - start for start, end in pairwise(starts)]
         return {**inputs, "position_ids": positions, "document_lengths": lengths}

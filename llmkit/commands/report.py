@@ -68,7 +68,14 @@ def report(
         write_file(picture, draw_picture(collection, title=title))
     figures = figures_of(collection)
     if as_json:
-        write_json({"output": str(page), "figures": [figure.to_json() for figure in figures]})
+        write_json(
+            {
+                "output": str(page),
+                "figures": [figure.to_json() for figure in figures],
+                "ladders": [{"name": ladder.name, **ladder.document} for ladder in collection.ladders],
+                "comparisons": [{"name": one.name, **one.document} for one in collection.comparisons],
+            }
+        )
     else:
         show_figures(figures)
         show_ladders(collection)

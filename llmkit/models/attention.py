@@ -3,7 +3,8 @@
 Documents that lie end to end in one long row are taken apart for it, so that none pays for pairs with the others.
 
 The CPU kernel of torch gains almost nothing from bf16 hardware: with 256 positions it takes a third of a training step
-for a twentieth of its arithmetic. Plain products take 0.4 of its time there; from 1,024 positions on they are slower.
+for a twentieth of its arithmetic. Plain products take 0.4 of its time there; from 1,024 positions on they are slower,
+unless the compiler fuses what stands between them.
 
 Shapes: B rows, H heads, T positions, K head size.
 """
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -32,6 +34,9 @@ MAX_DOCUMENT = 1024
 BLOCK = 128
 """Queries of a document that are held against its keys at once: what comes after them costs nothing, and their scores
 stay in the cache. A document of 425 positions takes 0.7 of the time."""
+
+MAX_BLOCKS = 4
+"""Blocks of a row in a compiled model, where each adds to the graph: more of them gain little and compile for long."""
 
 LEAST_LEAK = 1e-4
 """Of two outputs that differ by a smaller share, rounding is the reason."""
@@ -157,8 +162,11 @@ def attention(
     lengths = options.pop("document_lengths", None)
     if lengths is not None and not options.get("sliding_window"):
         return attend_documents(module, (query, key, value), lengths, options)
+    if torch.compiler.is_compiling() and can_multiply(query, options):
+        return attend_compiled((query, key, value), attention_mask, options), None
     fits = (
         can_multiply(query, options)
+        and not options.get("dropout")
         and (attention_mask is None or sees_itself(attention_mask))
         and 1 < query.shape[2] == key.shape[2] <= MAX_POSITIONS
         and torch.is_grad_enabled()
@@ -183,7 +191,7 @@ def attend_documents(
     differ by another rounding.
     """
     query, key, value = states
-    if can_multiply(query, options) and max(lengths) <= MAX_DOCUMENT:
+    if can_multiply(query, options) and not options.get("dropout") and max(lengths) <= MAX_DOCUMENT:
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         query, key, value = (x.to(torch.bfloat16) for x in states)
         products = DocumentProducts.apply(query, key, value, scale, lengths)  # type: ignore[no-untyped-call]
@@ -193,10 +201,36 @@ def attend_documents(
     return torch.cat([sdpa_attention_forward(module, *part, None, **own)[0] for part in parts], dim=1), None
 
 
+def attend_compiled(
+    states: tuple[Tensor, Tensor, Tensor], attention_mask: Tensor | None, options: dict[str, Any]
+) -> Tensor:
+    """Products for the compiler to fuse, in blocks of queries that look at no key behind their own last.
+
+    With 1,024 positions a training step takes 0.88 of its time with the eager attention of transformers, which keeps
+    all probabilities, in fp32 besides.
+    """
+    query, key, value = states
+    length, groups = query.shape[2], query.shape[1] // key.shape[1]
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    size, parts = max(BLOCK, -(-length // MAX_BLOCKS)), []
+    places = torch.arange(length, device=query.device)
+    seen = places[:, None] >= places if attention_mask is None else attention_mask
+    # Not minus infinity: what sees nothing, as padding on the left, must not become NaN.
+    hidden = torch.where(seen, 0.0, torch.finfo(torch.bfloat16).min).to(torch.bfloat16)
+    query, key, value = (
+        x.to(torch.bfloat16) for x in (query * scale, repeat_kv(key, groups), repeat_kv(value, groups))
+    )
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        scores = query[:, :, start:end] @ key[:, :, :end].transpose(-1, -2) + hidden[..., start:end, :end]
+        shares = F.dropout(torch.softmax(scores, dim=-1), options.get("dropout") or 0.0)
+        parts.append(shares @ value[:, :, :end])
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
 def can_multiply(query: Tensor, options: dict[str, Any]) -> bool:
     """Whether plain products do what is asked for, and are the faster way: in bf16 on a CPU."""
-    is_plain = not options.get("dropout") and options.get("softcap") is None
-    return query.device.type == "cpu" and multiplies_in_bf16(query) and is_plain
+    return query.device.type == "cpu" and multiplies_in_bf16(query) and options.get("softcap") is None
 
 
 def sees_itself(mask: Tensor) -> bool:

@@ -86,10 +86,12 @@ def choose_engine(
         has_flash = device.type == "cuda" and find_spec("flash_attn") is not None
         return Engine("flash_attention_2" if has_flash else "products", compiles)
     if is_fast_cpu:
-        # Inside a compiled body plain products are fused with the softmax; torch's own CPU kernel cannot be.
+        # Inside a compiled body products are fused with the softmax; torch's own CPU kernel cannot be. Blocks of a row
+        # would be compiled anew for each length, which eager attention is not.
+        if compiles:
+            return Engine("eager" if is_ragged else "products", compiles)
         # Of rows of many lengths, the long ones go to torch's own attention by themselves.
-        uncompiled_choice = "products" if is_ragged or config.seq_len <= MAX_POSITIONS else "sdpa"
-        return Engine("eager" if compiles else uncompiled_choice, compiles)
+        return Engine("products" if is_ragged or config.seq_len <= MAX_POSITIONS else "sdpa", compiles)
     if has_documents and device.type == "cuda" and find_spec("flash_attn") is not None:
         return Engine("flash_attention_2", compiles)
     return Engine("sdpa", compiles)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llmkit.models.attention import NAME, CausalProducts, DocumentProducts, attention, use_products
+from llmkit.models.attention import NAME, CausalProducts, DocumentProducts, attend_compiled, attention, use_products
 
 
 @pytest.fixture
@@ -28,6 +28,65 @@ def test_output_and_gradients_equal_torchs_own(tensors):
         results.append([out, *(x.grad for x in leaves)])
     for ours, torchs in zip(*results, strict=True):
         assert torch.allclose(ours, torchs, atol=1e-5)
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """Graphs are traced and differentiated as ever; only the C++ that would take half a minute is left out."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda m, **o: compile_module(m, backend="aot_eager", **o))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("has_documents", [True, False])
+@pytest.mark.parametrize("block", [128, 16])
+def test_a_compiled_model_trains_with_blocks_of_products_as_without(
+    tiny_tokenizer, has_documents, block, monkeypatch, compiling
+):
+    from llmkit.losses import body_of, causal_lm_loss_sum
+    from llmkit.models.causal_lm import build_causal_lm
+    from llmkit.recipe.schema import ModelSection
+
+    monkeypatch.setattr("llmkit.models.attention.BLOCK", block)
+    monkeypatch.setattr(CausalProducts, "forward", None)  # what a model does that is not compiled
+    section = ModelSection(num_layers=2, hidden_size=64, num_heads=4, num_kv_heads=2)
+    ids = torch.arange(120).reshape(2, 60) % 290
+    batch = {"input_ids": ids, "targets": ids.roll(-1, 1)}
+    if has_documents:
+        batch["position_ids"] = torch.cat([torch.arange(25), torch.arange(35)]).expand(2, -1)
+    found = []
+    for is_fast in (False, True):
+        model = build_causal_lm(section, vocab_size=300, seq_len=64, tokenizer=tiny_tokenizer, seed=0)
+        if is_fast:
+            use_products(model)
+            body_of(model).compile()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = causal_lm_loss_sum(model, batch)
+        loss.backward()
+        found.append((loss.item() / 120, torch.cat([p.grad.flatten() for p in model.parameters()])))
+    (plain, expected), (fast, grad) = found
+    assert fast == pytest.approx(plain, rel=2e-3)
+    assert (grad - expected).norm() < 0.02 * expected.norm()
+
+
+def test_blocks_of_products_drop_out_as_many_shares_as_they_are_told(compiling):
+    ones = torch.ones(1, 8, 64, 16, dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    kept = attend_compiled((ones, ones, ones), None, {"dropout": 0.25})
+    assert kept.float().mean().item() == pytest.approx(1, abs=0.05)
+    assert kept.float().std().item() > 0.05
+
+
+@pytest.mark.parametrize("documents", [[20, 30], [7, 41, 2]])
+def test_documents_of_a_compiled_row_are_not_compiled_by_their_lengths(tiny_model, documents, compiling):
+    from llmkit.losses import model_inputs
+
+    use_products(tiny_model)
+    positions = torch.cat([torch.arange(n) for n in documents])[None]
+    batch = {"input_ids": positions, "position_ids": positions}
+    assert model_inputs(tiny_model, batch)["document_lengths"] == documents
+    tiny_model.model.compile()
+    assert "document_lengths" not in model_inputs(tiny_model, batch)
 
 
 @pytest.mark.parametrize("grouped", [True, False])

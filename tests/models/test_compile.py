@@ -22,7 +22,7 @@ def compiler(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "dtype", "flops", "seq_len", "expected"),
     [
-        (CPU, torch.bfloat16, LONG, 256, Engine("eager", True)),
+        (CPU, torch.bfloat16, LONG, 256, Engine("products", True)),
         (CPU, torch.bfloat16, SHORT, 256, Engine("products", False)),
         (CPU, torch.bfloat16, SHORT, 1024, Engine("sdpa", False)),
         (CPU, torch.float32, LONG, 256, Engine("sdpa", False)),
@@ -41,6 +41,12 @@ def test_where_products_are_cheap_compiling_pays_in_a_shorter_run(has_amx, monke
     flops = WORTH_COMPILING["cpu"] / 2
     found = choose_engine(TrainSection(), dtype=torch.bfloat16, device=CPU, total_flops=flops)
     assert found.is_compiled == has_amx
+
+
+def test_rows_of_many_lengths_have_no_blocks_to_compile_for_each():
+    config = TrainSection(compile=True)
+    found = choose_engine(config, dtype=torch.bfloat16, device=CPU, total_flops=LONG, is_ragged=True)
+    assert found == Engine("eager", True)
 
 
 def test_the_recipe_has_the_last_word():
@@ -100,7 +106,7 @@ def test_a_model_without_torchs_attention_trains_and_is_validated_with_its_own(k
 
 
 def test_a_model_that_has_nothing_of_its_own_keeps_the_fast_attention(tiny_model):
-    for engine in (Engine("products", False), Engine("eager", True), Engine("sdpa", True)):
+    for engine in (Engine("products", False), Engine("products", True), Engine("sdpa", True)):
         assert fit_engine(engine, tiny_model, TrainSection()) == engine
 
 

@@ -95,6 +95,12 @@ def test_the_verb_prints_one_document_with_json(results, run_cli):
     assert {"group", "what", "measure", "value", "stderr", "beside"} == set(document["figures"][0])
 
 
+def test_the_document_holds_ladders_and_comparisons_whole(ladder, compared, document, run_cli):
+    printed = json.loads(run_cli("report", ladder.parent, compared, "--json").stdout)
+    assert printed["comparisons"] == [{"name": "compared here", **document}]
+    assert printed["ladders"][0].items() > json.loads((ladder / "scaling.json").read_text()).items()
+
+
 def test_nothing_but_a_page_is_replaced(results, run_cli):
     mine = results / "mine.html"
     for content in ("notes", "<!doctype html><p>my own page</p>"):
