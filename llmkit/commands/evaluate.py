@@ -12,7 +12,7 @@ import typer
 
 from llmkit.commands.evaluate_compare import compare_folders
 from llmkit.commands.evaluate_view import Shown, finish, labels_of
-from llmkit.commands.evaluation_job import Plan, evaluate_model
+from llmkit.commands.evaluation_job import EvaluationPlan, evaluate_model
 from llmkit.commands.options import AsJson
 from llmkit.commands.tasks import Flags, list_tasks, open_tasks
 from llmkit.console import is_main_process, say
@@ -148,7 +148,7 @@ def evaluate(
     from llmkit.evaluation.subject import Setting
 
     folder = choose_output(output, model or [])
-    plan = Plan(
+    plan = EvaluationPlan(
         tasks=find_tasks(names, flags, data or []),
         counts=parse_shots(shots),
         setting=Setting(seed=seed, limit=limit, calibrate=calibrate, pmi=pmi),
@@ -184,7 +184,7 @@ def check_asked(models: Sequence[str], tasks: Sequence[str], shown: Shown) -> No
     shown.parse_gates()
 
 
-def check_plan(plan: Plan, *, one_turn: bool) -> None:
+def check_plan(plan: EvaluationPlan, *, one_turn: bool) -> None:
     """Raise for flags that would do nothing, and where there are too few rows for the shots."""
     from llmkit.evaluation.evaluate import check_shots
 

@@ -26,7 +26,7 @@ UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What each model is to do."""
 
     tasks: Sequence[Task]
@@ -67,7 +67,7 @@ class Evaluated:
     journal: Journal
 
 
-def evaluate_model(model: str, plan: Plan, folder: Path, train_data: Sequence[str]) -> Evaluated:
+def evaluate_model(model: str, plan: EvaluationPlan, folder: Path, train_data: Sequence[str]) -> Evaluated:
     """All tasks on one model."""
     from llmkit.evaluation.results import describe_environment
     from llmkit.models.vocabulary import content_hash
@@ -81,7 +81,7 @@ def evaluate_model(model: str, plan: Plan, folder: Path, train_data: Sequence[st
     return Evaluated(model, results, describe_environment(subject, model_hash), journal)
 
 
-def open_journal(folder: Path, plan: Plan, model_hash: str) -> Journal:
+def open_journal(folder: Path, plan: EvaluationPlan, model_hash: str) -> Journal:
     """The answers that this model gave before the same command was stopped, if it was. They lie beside the output."""
     from llmkit.device import pick_device, pick_dtype
     from llmkit.evaluation.journal import Journal

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmkit.evaluation.scaling_law import Fit, Point
+    from llmkit.evaluation.scaling_law import Fit, LossPoint
 
 Results = Sequence[dict[str, Any]]
 
@@ -84,11 +84,11 @@ def along(amount: str) -> str:
     return f"{amount.removesuffix('x')} tokens per parameter" if amount.endswith("x") else f"at {amount} tokens"
 
 
-def points_of(results: Results, dials: Sequence[str]) -> list[Point]:
+def points_of(results: Results, dials: Sequence[str]) -> list[LossPoint]:
     """Settings and losses."""
-    from llmkit.evaluation.scaling_law import Point
+    from llmkit.evaluation.scaling_law import LossPoint
 
-    return [Point(tuple(float(result[dial]) for dial in dials), result["loss"]) for result in results]
+    return [LossPoint(tuple(float(result[dial]) for dial in dials), result["loss"]) for result in results]
 
 
 def law_to_json(fit: Fit, dials: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmkit.commands.ladder import Base, Rung, climb, is_finished, result_of
-from llmkit.commands.ladder_plan import FEWEST_STEPS, Plan
+from llmkit.commands.ladder_plan import FEWEST_STEPS, LadderPlan
 from llmkit.console import say, warn
 
 SEARCH = "search"
@@ -43,7 +43,7 @@ def round_rate(lr: float) -> float:
     return float(f"{lr:.2g}")
 
 
-def search_lr(plan: Plan, base: Base, *, time_limit: str | None) -> Plan:
+def search_lr(plan: LadderPlan, base: Base, *, time_limit: str | None) -> LadderPlan:
     """Train the trials that are not trained yet, and give all models of the ladder the rate that was best.
 
     Raises:
@@ -59,7 +59,7 @@ def are_finished(trials: Sequence[Rung], base: Base) -> bool:
     return all(is_finished(trial, base) for trial in trials)
 
 
-def with_best(plan: Plan, trials: Sequence[Rung], base: Base) -> Plan:
+def with_best(plan: LadderPlan, trials: Sequence[Rung], base: Base) -> LadderPlan:
     """The ladder with the rates that the trials speak for: the best factor is taken for all models."""
     smallest = plan.rungs[0].name
     search = [outcome_of(trial, factor, base) for factor, trial in zip(FACTORS, trials, strict=True)]

@@ -36,7 +36,7 @@ WIDTHS = 5
 
 
 @dataclass(frozen=True)
-class Plan:
+class LadderPlan:
     """The models that are trained, and the one that is predicted from them."""
 
     rungs: list[Rung]
@@ -138,12 +138,12 @@ class TextPlanner:
         parameters = count_parameters(model)
         return Shape(parameters, parameters - count_embeddings(model), flops_per_token(model, self.seq_len))
 
-    def plan(self, sizes: Sequence[str], amounts: Sequence[Amount]) -> Plan:
+    def plan(self, sizes: Sequence[str], amounts: Sequence[Amount]) -> LadderPlan:
         """A rung for each size and amount, the cheapest first, and the one that comes next."""
         shapes = {size: self.shape(size) for size in sizes}
         rungs = [self.rung(size, shapes[size], amount) for size in sizes for amount in amounts]
         rungs.sort(key=lambda rung: rung.about["flops"])
-        return Plan(rungs, self.following(sizes, shapes, amounts), self.describe_rule())
+        return LadderPlan(rungs, self.following(sizes, shapes, amounts), self.describe_rule())
 
     def rung(self, size: str, shape: Shape, amount: Amount, *, place: str = RUNGS) -> Rung:
         """One model: how long it trains, and with which learning rate and batch."""
@@ -279,7 +279,7 @@ def solve(flops: float, least: float, amounts: Sequence[Amount], *, has_check: b
     return low
 
 
-def plan_baseline(settings: BaselineRecipe, sizes: str | None) -> Plan:
+def plan_baseline(settings: BaselineRecipe, sizes: str | None) -> LadderPlan:
     """Networks of several widths, all else as the recipe says."""
     widest = settings.model.hidden_size
     widths = [round(widest / 2**number) for number in range(WIDTHS)][::-1]
@@ -290,7 +290,7 @@ def plan_baseline(settings: BaselineRecipe, sizes: str | None) -> Plan:
     step = max(widths[-1] / widths[-2], LEAST_STEP) if len(widths) > 1 else USUAL_STEP
     lr = settings.train.lr
     rungs = [width_rung(width, lr) for width in widths]
-    return Plan(rungs, width_rung(round(widths[-1] * step), lr, place=CHECK), "all else as the recipe says")
+    return LadderPlan(rungs, width_rung(round(widths[-1] * step), lr, place=CHECK), "all else as the recipe says")
 
 
 def width_rung(width: int, lr: float, place: str = RUNGS) -> Rung:

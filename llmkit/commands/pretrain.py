@@ -53,7 +53,8 @@ def pretrain(
     model: Annotated[str | None, typer.Option(help="Model folder or hub name to go on training.")] = None,
     output: Output = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Choose size, batch, tokens and lr, and end after so many minutes.")
+        float | None,
+        typer.Option(min=0.1, help="Choose size, batch, tokens, lr and optimizer; end after so many minutes."),
     ] = None,
     overrides: Overrides = None,
     resume: Resume = False,

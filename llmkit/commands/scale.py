@@ -16,7 +16,7 @@ from llmkit.commands.ladder_lr import are_finished, trials_of, with_best
 from llmkit.commands.ladder_lr import search_lr as search
 from llmkit.commands.ladder_plan import (
     DEFAULT_TOKENS,
-    Plan,
+    LadderPlan,
     TextPlanner,
     plan_baseline,
     read_amounts,
@@ -160,7 +160,7 @@ def read_budgets(text: str | None) -> list[float]:
     return budgets
 
 
-def plan_networks(base: Base, asked: Asked, budgets: list[float]) -> Plan:
+def plan_networks(base: Base, asked: Asked, budgets: list[float]) -> LadderPlan:
     """The ladder of a baseline: its widths."""
     from llmkit.recipe.load import load_recipe
     from llmkit.recipe.schema import BaselineRecipe
@@ -176,7 +176,7 @@ def plan_networks(base: Base, asked: Asked, budgets: list[float]) -> Plan:
     return plan_baseline(settings, asked.sizes)
 
 
-def plan_models(base: Base, asked: Asked, *, begin: float, is_kept: bool) -> Plan:
+def plan_models(base: Base, asked: Asked, *, begin: float, is_kept: bool) -> LadderPlan:
     """The ladder of a language model. What a budget chose is kept in the folder: the same command must mean the same.
 
     Args:
@@ -259,7 +259,7 @@ def find_flops(asked: Asked, settings: PretrainRecipe, planner: TextPlanner, beg
     return probed.rate * left * SHARE_FOR_TRAINING
 
 
-def show_commands(plan: Plan, base: Base, asked: Asked, *, as_json: bool) -> None:
+def show_commands(plan: LadderPlan, base: Base, asked: Asked, *, as_json: bool) -> None:
     """One command per model on stdout. A search for the learning rate comes first, and alone."""
     trials = trials_of(plan.rungs[0]) if asked.searches_lr else []
     if trials and are_finished(trials, base):
@@ -275,7 +275,7 @@ def show_commands(plan: Plan, base: Base, asked: Asked, *, as_json: bool) -> Non
         say("when these are trained, the same command prints those of the ladder, with the best of their rates")
 
 
-def conclude(plan: Plan, base: Base, *, size_dial: str, budgets: list[float]) -> dict[str, Any]:
+def conclude(plan: LadderPlan, base: Base, *, size_dial: str, budgets: list[float]) -> dict[str, Any]:
     """Fit the law to what the models came to, and write it down before anything is checked against it."""
     from llmkit.commands.ladder_law import describe
 
@@ -297,7 +297,9 @@ def conclude(plan: Plan, base: Base, *, size_dial: str, budgets: list[float]) ->
     return document
 
 
-def check_prediction(plan: Plan, base: Base, document: dict[str, Any], *, time_limit: str | None) -> dict[str, Any]:
+def check_prediction(
+    plan: LadderPlan, base: Base, document: dict[str, Any], *, time_limit: str | None
+) -> dict[str, Any]:
     """Train the model that was predicted, and hold its loss against the prediction.
 
     Raises:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.commands.ladder import Base, Rung, is_finished
-from llmkit.commands.ladder_plan import Plan
+from llmkit.commands.ladder_plan import LadderPlan
 from llmkit.commands.terminal import write_table, write_text
 from llmkit.console import format_table, say, warn
 
 
-def show_plan(plan: Plan, base: Base, *, has_check: bool) -> None:
+def show_plan(plan: LadderPlan, base: Base, *, has_check: bool) -> None:
     """What will be trained, with what is finished already."""
     rungs = [*plan.rungs, plan.following]
     headers, keys = ["model", "state"], [key for key in PLANNED if key in rungs[0].about]
@@ -40,7 +40,7 @@ PLANNED = {
 """What is known of a model before it is trained, and the header of its column."""
 
 
-def state_of(rung: Rung, plan: Plan, base: Base, has_check: bool) -> str:
+def state_of(rung: Rung, plan: LadderPlan, base: Base, has_check: bool) -> str:
     """Whether a model is trained, will be, or is predicted alone."""
     if is_finished(rung, base):
         return "trained"

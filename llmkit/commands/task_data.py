@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llmkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from llmkit.evaluation.task import Row
+    from llmkit.evaluation.task import TaskRow
     from llmkit.evaluation.tasks import BuiltIn
 
 HUB = "hf:"
@@ -89,7 +89,7 @@ def describe(files: Sequence[Path]) -> str:
     return str(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
 
 
-def read_built_in_rows(task: BuiltIn, data: TaskData, source: str) -> Iterator[Row]:
+def read_built_in_rows(task: BuiltIn, data: TaskData, source: str) -> Iterator[TaskRow]:
     """The rows of a built-in task, from all files that a source stands for."""
     files = data.files.get(source)
     if files is None:
@@ -103,7 +103,7 @@ def read_built_in_rows(task: BuiltIn, data: TaskData, source: str) -> Iterator[R
         yield from read_file(task, file)
 
 
-def read_file(task: BuiltIn, path: Path) -> Iterator[Row]:
+def read_file(task: BuiltIn, path: Path) -> Iterator[TaskRow]:
     """The rows of one file: by its lines where the task has such a form, with labels from the file beside it."""
     from llmkit.data.sources import format_of
 
@@ -134,7 +134,7 @@ def decoded_lines(path: Path, encoding: str) -> Iterator[tuple[str, str]]:
         yield f"{path}:{number}", found
 
 
-def join_labels(path: Path, labels: Path) -> Iterator[Row]:
+def join_labels(path: Path, labels: Path) -> Iterator[TaskRow]:
     """Rows with their labels from the file beside them, one a line.
 
     Raises:
@@ -151,7 +151,7 @@ def join_labels(path: Path, labels: Path) -> Iterator[Row]:
         yield PlainRow(row.where, {**row.values, "label": mark})
 
 
-def read_rows(source: str) -> Iterator[Row]:
+def read_rows(source: str) -> Iterator[TaskRow]:
     """The rows of a file, or of what a name stands for."""
     from llmkit.data import python_docs
     from llmkit.data.documents import read_records

@@ -16,7 +16,7 @@ from llmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from llmkit.evaluation.prompts import Chat, Turn
-    from llmkit.evaluation.task import Row, Task
+    from llmkit.evaluation.task import Task, TaskRow
     from llmkit.evaluation.task_file import TaskFile
     from llmkit.evaluation.tasks import BuiltIn
 
@@ -168,7 +168,7 @@ def build(spec: TaskFile, make: Any = None) -> Task:
     """The task with its rows, read by the readers of `llmkit.data`."""
     from llmkit.evaluation.task_file import build_task
 
-    def read_texts(source: str) -> Iterator[Row]:
+    def read_texts(source: str) -> Iterator[TaskRow]:
         from llmkit.data.documents import read_documents
         from llmkit.evaluation.task import PlainRow
 

@@ -88,7 +88,7 @@ def train(
     <|endoftext|> (end of a document), <|im_start|>, <|im_end|> (end of a turn), <|pad|>, and a ChatML chat template.
     With chars each character of the text is a token; those that it does not have are written as bytes.
     """
-    from llmkit.data.budget import Feed, Sample
+    from llmkit.data.budget import BudgetedTexts, Sample
     from llmkit.data.documents import read_documents
     from llmkit.files import check_output_free, new_folder
 
@@ -96,7 +96,7 @@ def train(
     begin = time.monotonic()
     sample = Sample()
     with Progress("reading", unit="documents") as progress:
-        feed = Feed(progress, sample, max_bytes)
+        feed = BudgetedTexts(progress, sample, max_bytes)
         documents = read_documents(check_inputs(inputs or [], algorithm), text_column=text_column)
         tokenizer, num_characters = make_tokenizer(feed.texts(documents), algorithm, vocab_size)
     result = {

@@ -36,7 +36,7 @@ class Share(NamedTuple):
     num_processes: int
 
 
-class Part(NamedTuple):
+class TextSource(NamedTuple):
     """Prepared data, a file, or a set that is no file."""
 
     name: str
@@ -67,21 +67,21 @@ def look_for_items(
     if not sources:
         return {}
     examples = {task.name: first_examples(task.examples("test"), limit) for task in tasks}
-    parts = [part for source in sources for part in parts_of(source)]
-    return find_overlaps(examples, watched(parts, share), sources, num_processes=share.num_processes)
+    found = [one for source in sources for one in text_sources(source)]
+    return find_overlaps(examples, watched(found, share), sources, num_processes=share.num_processes)
 
 
-def watched(parts: Sequence[Part], share: Share) -> Iterator[str]:
+def watched(sources: Sequence[TextSource], share: Share) -> Iterator[str]:
     """The texts of a share of some data, with a bar; how long it takes is told as soon as that can be said."""
-    sizes = [part.num_bytes for part in parts]
+    sizes = [source.num_bytes for source in sources]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     read, begin, is_told = 0, time.monotonic(), total is None
     whole = None if total is None else total // 1_000_000
     with Progress("looking for the test items in the training data", total=whole, unit="MB") as progress:
-        for number, part in enumerate(parts):
+        for number, source in enumerate(sources):
             # Turn about, so that files of one document each are not all read by the first process.
             turn = share._replace(rank=(share.rank + number) % share.num_processes)
-            for texts in part.read(part.name, turn):
+            for texts in source.read(source.name, turn):
                 yield from texts
                 read += share.num_processes * len("".join(texts[-1:]).encode(errors="surrogatepass"))
                 progress.update(read // 1_000_000 - progress.done)
@@ -131,7 +131,7 @@ def is_at_hand(source: str) -> bool:
     return is_there
 
 
-def parts_of(source: str) -> list[Part]:
+def text_sources(source: str) -> list[TextSource]:
     """Prepared data, a set, or the files of a folder or pattern."""
     from llmkit.data.documents import parse_python_docs
     from llmkit.data.prepared import open_prepared
@@ -139,12 +139,12 @@ def parts_of(source: str) -> list[Part]:
 
     is_docs = source.startswith("python-docs")
     if (Path(source) / "manifest.json").is_file():
-        return [Part(source, prepared_texts, int(open_prepared(source).split("train").num_bytes.sum()))]
+        return [TextSource(source, prepared_texts, int(open_prepared(source).split("train").num_bytes.sum()))]
     if source.startswith("hf:") or is_docs:
         has_rows = not is_docs or parse_python_docs(source)[0]
-        return [Part(source, row_texts if has_rows else document_texts, None)]
+        return [TextSource(source, row_texts if has_rows else document_texts, None)]
     return [
-        Part(found.name, document_texts if found.format == "text" else row_texts, text_bytes(found.path))
+        TextSource(found.name, document_texts if found.format == "text" else row_texts, text_bytes(found.path))
         for found in find_sources([source])
     ]
 

@@ -34,7 +34,7 @@ class Sample:
         self.num_seen += 1
 
 
-class Feed:
+class BudgetedTexts:
     """The texts that a tokenizer learns from: all up to half of the budget, then ever fewer of those to come."""
 
     def __init__(self, progress: Progress, sample: Sample, budget: int) -> None:

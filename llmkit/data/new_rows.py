@@ -39,7 +39,7 @@ from llmkit.data.words import WordEncoder, describe_texts, split_words
 from llmkit.errors import DataError
 
 Stored = Mapping[str, Any]
-Row = Mapping[str, Any]
+NewRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class NewRows:
 
     rows: TensorRows
     names: list[str]
-    raws: list[Row]
+    raws: list[NewRow]
     answers: list[Any] | None = None
     last: Tensor | None = None
     notes: list[str] = field(default_factory=list)
@@ -146,7 +146,7 @@ def no_targets(rows: Sequence[Any]) -> Tensor:
     return torch.zeros(len(rows), dtype=torch.int64)
 
 
-def check_columns(rules: Rules, rows: Sequence[Row]) -> None:
+def check_columns(rules: Rules, rows: Sequence[NewRow]) -> None:
     """Raise where a column that the network needs is in no row."""
     there = {name for row in rows for name in row}
     missing = [name for name in rules.needed if name not in there]
@@ -158,7 +158,7 @@ def check_columns(rules: Rules, rows: Sequence[Row]) -> None:
         )
 
 
-def describe_new_table(encoder: TableEncoder, rows: Sequence[Row]) -> list[str]:
+def describe_new_table(encoder: TableEncoder, rows: Sequence[NewRow]) -> list[str]:
     """Gaps and categories that training did not have."""
     notes = describe_gaps(encoder.columns, rows)
     for column in encoder.columns:
@@ -177,7 +177,7 @@ def describe_new_texts(encoder: WordEncoder, words: Sequence[list[str]]) -> list
     return [*told, *describe_texts(encoder, words)[1:]]
 
 
-def read_rows(rules: Rules, source: str, encoding: str) -> tuple[list[tuple[str, Row]], list[str]]:
+def read_rows(rules: Rules, source: str, encoding: str) -> tuple[list[tuple[str, NewRow]], list[str]]:
     """Rows with their places: of tables and JSON by column, of plain text one text a line."""
     if is_npz(source):
         return read_rows_of_arrays(source), []
@@ -198,9 +198,9 @@ def read_rows(rules: Rules, source: str, encoding: str) -> tuple[list[tuple[str,
     return read_new_table(rules, text, name, is_tsv=form == "tsv")
 
 
-def read_rows_of_arrays(source: str) -> list[tuple[str, Row]]:
+def read_rows_of_arrays(source: str) -> list[tuple[str, NewRow]]:
     """The rows (N, F) of an npz file, their columns called as in training."""
-    found: list[tuple[str, Row]] = []
+    found: list[tuple[str, NewRow]] = []
     arrays = load_inputs(source)
     for name, array in arrays.items():
         if array.ndim != 2:
@@ -213,7 +213,7 @@ def read_rows_of_arrays(source: str) -> list[tuple[str, Row]]:
     return found
 
 
-def read_new_table(rules: Rules, text: str, name: str, *, is_tsv: bool) -> tuple[list[tuple[str, Row]], list[str]]:
+def read_new_table(rules: Rules, text: str, name: str, *, is_tsv: bool) -> tuple[list[tuple[str, NewRow]], list[str]]:
     """Rows of csv or tsv: by the names in the first line, or where it has none in the order of training."""
     grid = read_grid(text, name, is_tsv=is_tsv)
     if not grid.rows:
@@ -348,11 +348,11 @@ def encode_prompts(encoder: SymbolEncoder, texts: Sequence[str]) -> NewRows:
     unknown = sum(text.count(sign) for text in texts for sign in set(text) if encoder.ids_of(sign) == [2])
     notes = [f"{unknown:,} characters are not known"] if unknown else []
     names = [f"line {i}" for i in range(1, len(texts) + 1)]
-    raws: list[Row] = [{"text": text} for text in texts]
+    raws: list[NewRow] = [{"text": text} for text in texts]
     return NewRows(TensorRows(inputs, no_targets(texts), list(map(len, rows))), names, raws, notes=notes)
 
 
-def encode_window(rules: Rules, rows: Sequence[Row], names: Sequence[str]) -> NewRows:
+def encode_window(rules: Rules, rows: Sequence[NewRow], names: Sequence[str]) -> NewRows:
     """The last window of a series, from which the value after the rows is forecast; gaps take the value before them.
 
     Raises:

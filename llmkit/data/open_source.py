@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from llmkit.data import hub, saved_set
 from llmkit.data.arrays import idx_pair, is_idx, read_idx_tree, read_npz
 from llmkit.data.decoding import decode, read_bytes
@@ -195,6 +193,8 @@ def label_names(source: str) -> dict[str, dict[str, str]]:
     elif saved_set.is_saved(source):
         found = class_names_of(saved_set.open_saved(source).features)
     elif source.lower().endswith(PARQUET):
+        import pyarrow.parquet as pq  # noqa: PLC0415 - see read_parquet
+
         metadata = pq.read_schema(source).metadata or {}
         stored = json.loads(metadata.get(b"huggingface", b"{}"))
         features = stored.get("info", {}).get("features", {})

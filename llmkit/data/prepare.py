@@ -36,7 +36,7 @@ CHUNK = 4 << 20
 
 
 @dataclass
-class Part:
+class OpenSplit:
     """A split while it is written: its two files, what is in them, and the place of each document (see `place_of`)."""
 
     name: str
@@ -132,7 +132,7 @@ def prepare(
 
 def describe_data(writer: Writer, sources: Sequence[SourceCount], validation: float) -> dict[str, Any]:
     """The manifest."""
-    places = np.concatenate([np.array(part.places) for part in writer.parts.values()])
+    places = np.concatenate([np.array(split.places) for split in writer.splits.values()])
     return {
         "format": FORMAT,
         "llmkit": __version__,
@@ -144,7 +144,7 @@ def describe_data(writer: Writer, sources: Sequence[SourceCount], validation: fl
         "dtype": writer.dtype.name,
         "validation": validation,
         "sources": [source.to_json() for source in sources],
-        "splits": {name: part.counts for name, part in writer.parts.items()},
+        "splits": {name: split.counts for name, split in writer.splits.items()},
         # Equal texts have equal places.
         "quality": writer.quality.to_json(copies=len(places) - len(np.unique(places))),
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in writer.paths},
@@ -172,7 +172,7 @@ class Writer:
         self.encoder = TextEncoder(tokenizer)
         self.end = end_of_document_id(tokenizer)
         self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-        self.parts: dict[str, Part] = {}
+        self.splits: dict[str, OpenSplit] = {}
         self.quality = Quality()
         self.waiting: list[Waiting] = []
         self.num_waiting = 0
@@ -184,23 +184,23 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.worker.shutdown()
-        for part in self.parts.values():
-            part.tokens.close()
-            part.documents.close()
+        for split in self.splits.values():
+            split.tokens.close()
+            split.documents.close()
 
     @property
     def paths(self) -> list[Path]:
         """The files of all splits."""
-        return [array.path for part in self.parts.values() for array in (part.tokens, part.documents)]
+        return [array.path for split in self.splits.values() for array in (split.tokens, split.documents)]
 
-    def part(self, split: str) -> Part:
+    def open_split(self, split: str) -> OpenSplit:
         """The split's files, opened when its first document comes; the stream begins with an end-of-document token."""
-        if split not in self.parts:
+        if split not in self.splits:
             tokens = ArrayFile(self.folder / f"tokens-{split}.npy", self.dtype)
             documents = ArrayFile(self.folder / f"documents-{split}.npy", np.int64, width=2)
             tokens.append(np.array([self.end]))
-            self.parts[split] = Part(split, tokens, documents)
-        return self.parts[split]
+            self.splits[split] = OpenSplit(split, tokens, documents)
+        return self.splits[split]
 
     def add(self, document: Waiting) -> None:
         """Take a document; full chunks are encoded and written."""
@@ -226,7 +226,7 @@ class Writer:
         self.coming = None
         for split in dict.fromkeys(document.split for document in documents):
             own = [(d, ids) for d, ids in zip(documents, encoded, strict=True) if d.split == split]
-            self.part(split).add(
+            self.open_split(split).add(
                 [ids for _, ids in own], self.end, [d.num_bytes for d, _ in own], [d.place for d, _ in own]
             )
 
@@ -261,7 +261,7 @@ def write_documents(
             if not source.num_documents and set(source.account.dropped) <= {NO_TEXT}:
                 raise DataError("there is no text in it", where=source.name)
         writer.finish()
-    if not writer.parts:
+    if not writer.splits:
         dropped = describe_dropped(add_up([source.account.to_json() for source in sources]))
         message = "\n  ".join(["no document is left", *dropped])
         raise DataError(message, where=", ".join(inputs), fix="lower --min-length, or give more text")
@@ -323,11 +323,11 @@ def ensure_validation(writer: Writer) -> None:
     Raises:
         DataError: All documents are held out.
     """
-    train = writer.parts.get("train")
+    train = writer.splits.get("train")
     if train is None:
-        names = ", ".join(writer.parts)
+        names = ", ".join(writer.splits)
         raise DataError(f"no document is left to train on, all are in {names}", fix="lower --validation")
-    if "validation" in writer.parts:
+    if "validation" in writer.splits:
         return
     if train.documents.length < 2:
         warn("nothing is held out for validation: there is one document only")
@@ -343,20 +343,20 @@ def ensure_validation(writer: Writer) -> None:
         return
     for i in reversed(same):
         ids, num_bytes = take_out(train, i)
-        writer.part("validation").add([ids[:-1]], writer.end, [num_bytes], [train.places.pop(i)])
+        writer.open_split("validation").add([ids[:-1]], writer.end, [num_bytes], [train.places.pop(i)])
     say(f"no document fell to validation: the one with the lowest hash is held out ({num_bytes:,} bytes)")
 
 
-def take_out(part: Part, index: int) -> tuple[NDArray[Any], int]:
+def take_out(split: OpenSplit, index: int) -> tuple[NDArray[Any], int]:
     """Cut a document out of a split's files: its ids with the end-of-document token, and its bytes."""
-    documents = part.documents.read(0, part.documents.length)
+    documents = split.documents.read(0, split.documents.length)
     start, num_bytes = documents[index].tolist()
-    end = int(documents[index + 1, 0]) if index + 1 < len(documents) else part.tokens.length
-    ids = part.tokens.read(start, end)
-    part.tokens.remove(start, end)
-    part.documents.remove(0, len(documents))
+    end = int(documents[index + 1, 0]) if index + 1 < len(documents) else split.tokens.length
+    ids = split.tokens.read(start, end)
+    split.tokens.remove(start, end)
+    split.documents.remove(0, len(documents))
     rest = np.delete(documents, index, axis=0)
     rest[index:, 0] -= end - start
-    part.documents.append(rest)
-    part.num_bytes -= num_bytes
+    split.documents.append(rest)
+    split.num_bytes -= num_bytes
     return ids, num_bytes

@@ -15,7 +15,7 @@ from typing import Any
 
 from llmkit.data import python_questions
 from llmkit.data.document import Document
-from llmkit.data.python_source import Item, Module, read_modules, read_topics
+from llmkit.data.python_source import Definition, Module, read_modules, read_topics
 from llmkit.errors import UsageError
 
 SPLITS = ("train", "validation", "test")
@@ -109,7 +109,7 @@ def render_help(module: Module) -> str:
     return "\n".join(parts)
 
 
-def headline(item: Item) -> str:
+def headline(item: Definition) -> str:
     """The full name with its parameters, where they are known."""
     return (
         item.spoken.rpartition(".")[0] + "." * ("." in item.spoken) + (item.signature or item.spoken.rpartition(".")[2])
@@ -132,17 +132,17 @@ def paragraphs(text: str) -> frozenset[str]:
 
 
 @functools.cache
-def all_items() -> tuple[Item, ...]:
+def all_items() -> tuple[Definition, ...]:
     """Everything documented, sorted by name; where words are the same only the first, public ones before private."""
     found = (item for module in read_modules() for item in module.items)
-    unique: dict[str, Item] = {}
+    unique: dict[str, Definition] = {}
     for item in sorted(found, key=lambda item: (not item.is_public, item.name)):
         said = without_labels(python_questions.trim(item.doc, python_questions.LONGEST_ANSWER))
         unique.setdefault(" ".join(said.lower().split()), item)
     return tuple(sorted(unique.values(), key=lambda item: item.name))
 
 
-def items(split: str) -> list[Item]:
+def items(split: str) -> list[Definition]:
     """Everything in the modules of a split that has documentation of its own, sorted by name."""
     check_split(split)
     return [item for item in all_items() if split_of(item.module) == split]
@@ -159,7 +159,7 @@ def instructions(split: str) -> list[dict[str, str]]:
 
 def dialogues(split: str) -> list[dict[str, Any]]:
     """Dialogues of several turns about one thing: what it is, its signature, and what one asks then."""
-    neighbours: dict[str, list[Item]] = defaultdict(list)
+    neighbours: dict[str, list[Definition]] = defaultdict(list)
     for item in items(split):
         neighbours[item.name.rpartition(".")[0]].append(item)
     found = ((item, python_questions.dialogue(item, neighbours)) for item in items(split))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from llmkit.data.python_source import Item
+from llmkit.data.python_source import Definition
 
 LONGEST_ANSWER = 500
 """Characters. Longer documentation is cut after whole paragraphs."""
@@ -83,13 +83,13 @@ def trim(text: str, limit: int) -> str:
     return text[: cut or limit].rstrip().removesuffix(":").rstrip()
 
 
-def is_asked_about(item: Item) -> bool:
+def is_asked_about(item: Definition) -> bool:
     """Whether questions are made of it: public, and with documentation long enough to answer one."""
     is_known = item.is_public and item.package not in NOT_ASKED_ABOUT
     return is_known and len(trim(item.doc, LONGEST_ANSWER)) >= SHORTEST_ANSWER
 
 
-def called(item: Item) -> str:
+def called(item: Definition) -> str:
     """The full name with its parameters, or nothing where they are not known or fill a page."""
     if not item.signature or len(item.signature) > LONGEST_SIGNATURE:
         return ""
@@ -97,7 +97,7 @@ def called(item: Item) -> str:
     return f"{above}.{item.signature}" if above else item.signature
 
 
-def instructions(item: Item) -> list[dict[str, str]]:
+def instructions(item: Definition) -> list[dict[str, str]]:
     """What it is, asked by name or with its signature as the input; and for two of three its signature."""
     if not is_asked_about(item):
         return []
@@ -127,7 +127,7 @@ def pair(instruction: str, output: str, given: str = "") -> dict[str, str]:
     return {"instruction": instruction, "input": given, "output": output}
 
 
-def dialogue(item: Item, neighbours: Mapping[str, Sequence[Item]]) -> list[dict[str, str]]:
+def dialogue(item: Definition, neighbours: Mapping[str, Sequence[Definition]]) -> list[dict[str, str]]:
     """Messages about one thing: what is it, its signature, a follow-up; empty where there is no signature.
 
     Args:
@@ -147,7 +147,7 @@ def dialogue(item: Item, neighbours: Mapping[str, Sequence[Item]]) -> list[dict[
     return messages
 
 
-def follow_up(item: Item, neighbours: Mapping[str, Sequence[Item]], *, said: str) -> tuple[str, str]:
+def follow_up(item: Definition, neighbours: Mapping[str, Sequence[Definition]], *, said: str) -> tuple[str, str]:
     """A third question and its answer: more of the documentation, what is in it, what is beside it, or where it is."""
     options = [("Which module is it in?", f"It is in the module {item.module}.")]
     rest = trim(item.doc.strip().removeprefix(said), LONGEST_ANSWER)
@@ -162,7 +162,7 @@ def follow_up(item: Item, neighbours: Mapping[str, Sequence[Item]], *, said: str
     return options[int(choose("0123456789", f"follow {item.name}")) % len(options)]
 
 
-def names_of(items: Sequence[Item]) -> list[str]:
+def names_of(items: Sequence[Definition]) -> list[str]:
     """The last parts of the first public names."""
     return [item.name.rpartition(".")[2] for item in items if item.is_public][:6]
 

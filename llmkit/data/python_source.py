@@ -36,7 +36,7 @@ METHODS = (types.MethodDescriptorType, types.ClassMethodDescriptorType)
 
 
 @dataclass(frozen=True)
-class Item:
+class Definition:
     """Something documented: a module, a class, a function, a method or a property."""
 
     name: str
@@ -70,7 +70,7 @@ class Module:
 
     name: str
     source: str
-    items: tuple[Item, ...]
+    items: tuple[Definition, ...]
 
 
 @functools.cache
@@ -123,13 +123,13 @@ def parse_module(name: str, path: Path) -> Module:
     return Module(name, source, tuple(documented(tree, name, name)))
 
 
-def documented(node: ast.Module | ast.ClassDef, name: str, module: str) -> Iterator[Item]:
+def documented(node: ast.Module | ast.ClassDef, name: str, module: str) -> Iterator[Definition]:
     """The items of a module or a class: itself, then what is defined in it, in the order of the source."""
     doc = ast.get_docstring(node)
     is_module = isinstance(node, ast.Module)
     if doc:
         signature = "" if isinstance(node, ast.Module) else class_signature(node)
-        yield Item(name, "module" if is_module else "class", module, signature, doc)
+        yield Definition(name, "module" if is_module else "class", module, signature, doc)
     for child in node.body:
         if isinstance(child, ast.ClassDef):
             yield from documented(child, f"{name}.{child.name}", module)
@@ -141,12 +141,12 @@ def documented(node: ast.Module | ast.ClassDef, name: str, module: str) -> Itera
 
 def function_item(
     node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, module: str, doc: str, *, is_method: bool
-) -> Item:
+) -> Definition:
     """A function, a method, or a property, which is not called."""
     if is_method and any("property" in ast.unparse(decorator) for decorator in node.decorator_list):
-        return Item(name, "property", module, "", doc)
+        return Definition(name, "property", module, "", doc)
     kind = "method" if is_method else "function"
-    return Item(name, kind, module, function_signature(node, is_method=is_method), doc)
+    return Definition(name, kind, module, function_signature(node, is_method=is_method), doc)
 
 
 def class_signature(node: ast.ClassDef) -> str:
@@ -174,24 +174,24 @@ def function_signature(node: ast.FunctionDef | ast.AsyncFunctionDef, *, is_metho
 def inspect_module(name: str) -> Module:
     """A compiled module, from the docstrings of its live objects."""
     module = importlib.import_module(name)
-    items = [Item(name, "module", name, "", inspect.cleandoc(module.__doc__ or ""))]
+    items = [Definition(name, "module", name, "", inspect.cleandoc(module.__doc__ or ""))]
     for key, value in sorted(vars(module).items()):
         if key.startswith("_"):
             continue
         if isinstance(value, type):
             items += inspect_class(f"{name}.{key}", value, module=name)
         elif isinstance(value, types.BuiltinFunctionType):
-            items.append(Item(f"{name}.{key}", "function", name, *signature_and_doc(value, key)))
+            items.append(Definition(f"{name}.{key}", "function", name, *signature_and_doc(value, key)))
     return Module(name, "", tuple(item for item in items if item.doc))
 
 
-def inspect_class(name: str, cls: type, *, module: str) -> list[Item]:
+def inspect_class(name: str, cls: type, *, module: str) -> list[Definition]:
     """A compiled class and its public methods."""
     short = name.rpartition(".")[2]
-    items = [Item(name, "class", module, *signature_and_doc(cls, short))]
+    items = [Definition(name, "class", module, *signature_and_doc(cls, short))]
     for key, value in sorted(vars(cls).items()):
         if not key.startswith("_") and isinstance(value, METHODS):
-            items.append(Item(f"{name}.{key}", "method", module, *signature_and_doc(value, key)))
+            items.append(Definition(f"{name}.{key}", "method", module, *signature_and_doc(value, key)))
     return items
 
 

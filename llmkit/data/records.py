@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, BinaryIO, NoReturn, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from llmkit.data.document import Record
 from llmkit.data.sources import Source, open_bytes, read_blocks, read_lines
 from llmkit.errors import DataError
@@ -295,6 +292,9 @@ def checked_header(row: list[str], name: str) -> list[str]:
 
 def read_parquet(file: BinaryIO, name: str) -> Iterator[Record]:
     """The rows of a parquet file, in batches; a row's place is its number from 1."""
+    import pyarrow as pa  # noqa: PLC0415 - takes 30 MB, and is needed for such files alone
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     number = 0
     try:
         for batch in pq.ParquetFile(cast(Any, file)).iter_batches(batch_size=256):

@@ -19,7 +19,7 @@ MOST_POINTS = 41
 """Of a frontier that is drawn."""
 
 
-class Point(NamedTuple):
+class OperatingPoint(NamedTuple):
     """What a threshold comes to."""
 
     threshold: float
@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 def sweep(
     first: ArrayLike, second: ArrayLike, answers: ArrayLike, metric: str, *, most: int | None = None
-) -> list[Point]:
+) -> list[OperatingPoint]:
     """Ways to divide the items (N,) by the first one's confidence, from handing on none to handing on all.
 
     Args:
@@ -51,7 +51,7 @@ def sweep(
     if most is not None and len(cuts) > most:
         cuts = [cuts[k] for k in np.linspace(0, len(cuts) - 1, most).round().astype(int)]
     return [
-        Point(threshold_at(sure, k), k / size, value_of(np.concatenate([other[:k], one[k:]]), right, metric))
+        OperatingPoint(threshold_at(sure, k), k / size, value_of(np.concatenate([other[:k], one[k:]]), right, metric))
         for k in cuts
     ]
 
@@ -63,7 +63,7 @@ def threshold_at(sure: NDArray[np.float64], count: int) -> float:
     return NEVER if count == len(sure) else float(sure[count - 1] + sure[count]) / 2
 
 
-def choose_threshold(first: ArrayLike, second: ArrayLike, answers: ArrayLike, metric: str) -> Point:
+def choose_threshold(first: ArrayLike, second: ArrayLike, answers: ArrayLike, metric: str) -> OperatingPoint:
     """The division of the highest metric, the cheapest of equals; for rows that are held out for this."""
     return max(sweep(first, second, answers, metric), key=lambda point: (point.value, -point.share))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llmkit.errors import DataError
-from llmkit.evaluation.task import Example, Row
+from llmkit.evaluation.task import Example, TaskRow
 
 QUESTIONS = ("question", "query", "prompt", "context", "ctx", "instruction", "input", "sentence", "text", "premise")
 WHOLE_PROMPTS = ("query", "prompt", "context", "ctx")
@@ -64,7 +64,7 @@ class Wanted:
     group: str | None = None
 
 
-def recognise(rows: Sequence[Row], wanted: Wanted) -> Columns:
+def recognise(rows: Sequence[TaskRow], wanted: Wanted) -> Columns:
     """Which column is what, by what was said, else by the usual names.
 
     Raises:
@@ -76,7 +76,7 @@ def recognise(rows: Sequence[Row], wanted: Wanted) -> Columns:
     return replace(recognise_question(rows, wanted), worked=wanted.worked, group=wanted.group)
 
 
-def recognise_question(rows: Sequence[Row], wanted: Wanted) -> Columns:
+def recognise_question(rows: Sequence[TaskRow], wanted: Wanted) -> Columns:
     """Which columns are question, choices and answer."""
     first = rows[0]
     there = first.values
@@ -100,7 +100,7 @@ def recognise_question(rows: Sequence[Row], wanted: Wanted) -> Columns:
     return Columns(form, question, answer, (), aliases if form == "generate" else None)
 
 
-def find(row: Row, wanted: str | None, usual: Sequence[str], what: str) -> str:
+def find(row: TaskRow, wanted: str | None, usual: Sequence[str], what: str) -> str:
     """The column that was named, or the first usual one that is there, in any case of letters."""
     if wanted is not None:
         if wanted not in row.values:
@@ -112,13 +112,13 @@ def find(row: Row, wanted: str | None, usual: Sequence[str], what: str) -> str:
     return found
 
 
-def find_answer(row: Row, wanted: Wanted, taken: Sequence[str] = ()) -> str:
+def find_answer(row: TaskRow, wanted: Wanted, taken: Sequence[str] = ()) -> str:
     """The answer's column, which is not one of those `taken`."""
     usual = [name for name in ANSWERS if name not in taken]
     return find(row, wanted.answer, usual, "answer")
 
 
-def find_choices(row: Row, wanted: str | None) -> tuple[str, ...]:
+def find_choices(row: TaskRow, wanted: str | None) -> tuple[str, ...]:
     """The column or columns of the choices; none where there are no such."""
     if wanted is not None:
         names = (wanted,) if wanted in row.values else tuple(name.strip() for name in wanted.split(","))
@@ -135,7 +135,7 @@ def find_choices(row: Row, wanted: str | None) -> tuple[str, ...]:
     return numbered if len(numbered) > 1 else ()
 
 
-def missing(row: Row, what: str, name: str | None = None) -> DataError:
+def missing(row: TaskRow, what: str, name: str | None = None) -> DataError:
     """The error for a column that is not there."""
     message = f"there is no column {name!r}" if name else f"no column has a usual name of the {what}"
     there = ", ".join(row.values)
@@ -144,7 +144,7 @@ def missing(row: Row, what: str, name: str | None = None) -> DataError:
     return DataError(message, where=row.where, fix=fix)
 
 
-def has_labels(rows: Sequence[Row], answer: str) -> bool:
+def has_labels(rows: Sequence[TaskRow], answer: str) -> bool:
     """Whether the answers are a few labels that come again and again."""
     distinct = {as_text(row.values.get(answer)) for row in rows}
     return len(distinct) <= MOST_LABELS and len(rows) >= ROWS_PER_LABEL * len(distinct)
@@ -157,7 +157,7 @@ def as_text(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def make_examples(rows: Sequence[Row], columns: Columns, labels: Sequence[str]) -> list[Example]:
+def make_examples(rows: Sequence[TaskRow], columns: Columns, labels: Sequence[str]) -> list[Example]:
     """The examples that rows hold; `labels` are the choices of every row for form label.
 
     Raises:
@@ -176,7 +176,7 @@ def make_examples(rows: Sequence[Row], columns: Columns, labels: Sequence[str]) 
     ]
 
 
-def plain_examples(rows: Sequence[Row], columns: Columns, labels: Sequence[str]) -> list[Example]:
+def plain_examples(rows: Sequence[TaskRow], columns: Columns, labels: Sequence[str]) -> list[Example]:
     """The examples by question, choices and answer."""
     ids = row_ids(rows)
     fields = [
@@ -199,7 +199,7 @@ def plain_examples(rows: Sequence[Row], columns: Columns, labels: Sequence[str])
     ]
 
 
-def check_rows(rows: Sequence[Row], columns: Columns) -> None:
+def check_rows(rows: Sequence[TaskRow], columns: Columns) -> None:
     """Raise for the first row in which a column is not there or empty."""
     for row in rows:
         for name in (columns.question, columns.answer, *columns.choices, columns.worked, columns.group):
@@ -212,24 +212,24 @@ def check_rows(rows: Sequence[Row], columns: Columns) -> None:
                 )
 
 
-def question(row: Row, columns: Columns) -> str:
+def question(row: TaskRow, columns: Columns) -> str:
     """The question without spaces and line ends after it."""
     return as_text(row.values[columns.question]).rstrip()
 
 
-def said(row: Row, columns: Columns) -> str:
+def said(row: TaskRow, columns: Columns) -> str:
     """The answer as text, without spaces around it."""
     return as_text(row.values[columns.answer]).strip()
 
 
-def references(row: Row, columns: Columns) -> tuple[str, ...]:
+def references(row: TaskRow, columns: Columns) -> tuple[str, ...]:
     """All accepted answers, the main one first."""
     value = row.values[columns.answer]
     answers = [as_text(v) for v in value] if isinstance(value, list) else [as_text(value)]
     return tuple(dict.fromkeys([*answers, *map(as_text, row.values.get(columns.aliases or "") or ())]))
 
 
-def row_ids(rows: Sequence[Row]) -> list[str]:
+def row_ids(rows: Sequence[TaskRow]) -> list[str]:
     """What the rows call themselves where that tells them apart, else their numbers from 0."""
     for name in IDS:
         ids = [as_text(row.values.get(name)) for row in rows]
@@ -238,7 +238,7 @@ def row_ids(rows: Sequence[Row]) -> list[str]:
     return [str(number) for number in range(len(rows))]
 
 
-def read_choices(row: Row, columns: Columns) -> tuple[str, ...]:
+def read_choices(row: TaskRow, columns: Columns) -> tuple[str, ...]:
     """The choices of a row: one column each, a list, a JSON list, {"text": [...]}, or text with | between them."""
     if len(columns.choices) > 1:
         return tuple(as_text(row.values[name]).strip() for name in columns.choices)
@@ -291,7 +291,7 @@ def by_number(value: Any, choices: Sequence[str]) -> int | None:
     return int(text) - 1 if text.isdecimal() and 1 <= int(text) <= len(choices) else None
 
 
-def read_answers(rows: Sequence[Row], column: str, choices: Sequence[Sequence[str]]) -> list[int]:
+def read_answers(rows: Sequence[TaskRow], column: str, choices: Sequence[Sequence[str]]) -> list[int]:
     """Which choice is right in each row. All rows are read in one way, the first of these that fits them all.
 
     Numbers count from 0 where they can; where every row has its own choices, a JSON number is never the text of one.

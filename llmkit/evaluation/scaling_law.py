@@ -45,7 +45,7 @@ REACH = 4.0
 """How far beyond the largest setting of a dial the law may speak, as a factor."""
 
 
-class Point(NamedTuple):
+class LossPoint(NamedTuple):
     """A trained model: where each dial stood (parameters, tokens), and its loss on held-out data."""
 
     dials: tuple[float, ...]
@@ -85,7 +85,7 @@ class Fit:
 
     names: tuple[str, ...]
     """Of the dials."""
-    points: tuple[Point, ...]
+    points: tuple[LossPoint, ...]
     law: Law
     noise: float
     """Standard deviation of a log-loss around the law."""
@@ -117,7 +117,7 @@ class Fit:
         return all(min(column) <= x <= REACH * max(column) for x, column in zip(dials, columns, strict=True))
 
 
-def why_no_law(points: Sequence[Point], names: Sequence[str]) -> list[str]:
+def why_no_law(points: Sequence[LossPoint], names: Sequence[str]) -> list[str]:
     """What keeps these points from determining a law at all, in words; nothing where they do."""
     reasons = []
     needed = 2 + 2 * len(names)
@@ -157,7 +157,7 @@ def doubts_about(fit: Fit, following: Sequence[float]) -> list[str]:
     return doubts
 
 
-def rises(points: Sequence[Point], names: Sequence[str]) -> Iterator[str]:
+def rises(points: Sequence[LossPoint], names: Sequence[str]) -> Iterator[str]:
     """Where the loss goes up with a dial while the others stand still."""
     for number, name in enumerate(names):
         ordered = sorted(points, key=lambda point: (others(point, number), point.dials[number]))
@@ -167,7 +167,7 @@ def rises(points: Sequence[Point], names: Sequence[str]) -> Iterator[str]:
                 yield f"the loss rises from {one.loss:.4f} to {two.loss:.4f} between {small} and {large} {name}"
 
 
-def others(point: Point, number: int) -> tuple[float, ...]:
+def others(point: LossPoint, number: int) -> tuple[float, ...]:
     """Where all dials but one stand."""
     return (*point.dials[:number], *point.dials[number + 1 :])
 
@@ -188,7 +188,7 @@ def cheapest(law: Law, flops: float, *, cost: float = 6.0) -> tuple[float, float
     return parameters, work / parameters
 
 
-def fit_law(points: Sequence[Point], names: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> Fit:
+def fit_law(points: Sequence[LossPoint], names: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> Fit:
     """The law that lies nearest to the points, with resamples that tell how near.
 
     A resample draws the points anew around the fitted law, with noise as large as their residuals. That noise is itself

@@ -42,7 +42,7 @@ LONG_CONTEXT = 256
 """From so many ids on a context is run ahead of its branches: without a mask its attention takes half the time."""
 
 
-Row = TypeVar("Row")
+Piece = TypeVar("Piece")
 Found = TypeVar("Found")
 
 
@@ -173,8 +173,8 @@ def no_memory(what: str) -> RunError:
 
 
 def in_halves(
-    batches: Sequence[Sequence[Row]], run: Callable[[Sequence[Row]], Found]
-) -> Iterator[tuple[Sequence[Row], Found]]:
+    batches: Sequence[Sequence[Piece]], run: Callable[[Sequence[Piece]], Found]
+) -> Iterator[tuple[Sequence[Piece], Found]]:
     """Each batch with what came of it; one that does not fit into memory is tried again in halves.
 
     Where the longest come first, what does not fit fails at once.

@@ -15,7 +15,7 @@ ShotOrder = Literal["fixed", "random", "balanced"]
 Split = Literal["test", "train"]
 
 
-class Row(Protocol):
+class TaskRow(Protocol):
     """One row of data, and where it stands (`file:line`)."""
 
     @property
@@ -41,7 +41,7 @@ SAID = ("accuracy", "nats_per_token", "perplexity")
 LABELLED = (*CHOSEN_BY, "macro_f1", "matthews")
 PREDICTED = ("bits_per_byte", "nats_per_token", "perplexity", "word_perplexity", "byte_perplexity")
 
-ReadRows = Callable[[str], Iterable[Row]]
+ReadRows = Callable[[str], Iterable[TaskRow]]
 """Reads the rows of a file, or of whatever else a name stands for. Commands pass it in."""
 
 

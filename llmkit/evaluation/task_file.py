@@ -13,10 +13,10 @@ from llmkit.errors import DataError, UsageError
 from llmkit.evaluation.answers import Grading
 from llmkit.evaluation.columns import WHOLE_PROMPTS, Columns, Wanted, as_text, make_examples, recognise
 from llmkit.evaluation.prompts import render_solved, render_system
-from llmkit.evaluation.task import Example, Kind, ReadRows, Row, ShotOrder, Split, Task, default_metric
+from llmkit.evaluation.task import Example, Kind, ReadRows, ShotOrder, Split, Task, TaskRow, default_metric
 from llmkit.recipe.schema import Section
 
-Make = Callable[[Sequence[Row]], Sequence[Example]]
+Make = Callable[[Sequence[TaskRow]], Sequence[Example]]
 """Turns rows as they are published into examples."""
 
 OWN_FIELDS: dict[Kind, tuple[str, ...]] = {
@@ -125,7 +125,7 @@ def build_task(spec: TaskFile, read_rows: ReadRows, *, make: Make | None = None)
     if not spec.test:
         raise UsageError("a task needs rows to score", where=spec.name or "task", fix="add `test: FILE`")
 
-    def rows_of(source: str) -> list[Row]:
+    def rows_of(source: str) -> list[TaskRow]:
         rows = list(read_rows(source))
         if not rows:
             raise DataError("there are no rows in it", where=source, fix="give a file with rows")
@@ -148,7 +148,7 @@ def build_task(spec: TaskFile, read_rows: ReadRows, *, make: Make | None = None)
     return checked(make_task(spec, kind_of(columns), load, prompt=prompt, labels=labels, notes=(columns.describe(),)))
 
 
-def made_task(spec: TaskFile, test: Sequence[Row], rows_of: Callable[[str], list[Row]], make: Make) -> Task:
+def made_task(spec: TaskFile, test: Sequence[TaskRow], rows_of: Callable[[str], list[TaskRow]], make: Make) -> Task:
     """The task whose examples `make` makes of rows."""
     assert spec.kind is not None
 
@@ -237,14 +237,14 @@ def kind_of(columns: Columns) -> Kind:
     return "label" if columns.form == "label" else "generate" if columns.form == "generate" else "choice"
 
 
-def find_labels(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...]:
+def find_labels(columns: Columns, rows: Sequence[TaskRow]) -> tuple[str, ...]:
     """The labels that occur, sorted; none where each row has choices of its own."""
     if columns.form != "label":
         return ()
     return tuple(sorted({as_text(row.values.get(columns.answer)).strip() for row in rows} - {""}))
 
 
-def default_prompt(columns: Columns, rows: Sequence[Row]) -> str:
+def default_prompt(columns: Columns, rows: Sequence[TaskRow]) -> str:
     """A prompt that suits the columns: whole prompts as they are, bare questions as question and answer."""
     if columns.form == "schema":
         return "{choice}"
@@ -259,7 +259,7 @@ def default_prompt(columns: Columns, rows: Sequence[Row]) -> str:
     return "{question}\nAnswer:" if asks else "{question}"
 
 
-def perplexity_task(spec: TaskFile, rows: Sequence[Row]) -> Task:
+def perplexity_task(spec: TaskFile, rows: Sequence[TaskRow]) -> Task:
     """A task whose examples are texts. A row has its text in the column `question` names, or in `text`."""
     column = spec.question or "text"
     examples = []

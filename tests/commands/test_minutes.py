@@ -46,7 +46,7 @@ def test_size_batch_steps_and_learning_rate_are_picked_and_said(run_cli, argumen
     plan, recipe = json.loads((tmp_path / "run" / "plan.json").read_text()), recipe_of(tmp_path / "run")
     train = recipe.train
     assert plan["parameters"] > 2.8e5
-    assert (train.schedule, train.steps) == ("wsd", plan["steps"])
+    assert (train.optimizer, train.schedule, train.steps) == ("muon", "wsd", plan["steps"])
     assert train.batch_size == plan["tokens"] / (plan["steps"] * 32)
     assert train.lr == pytest.approx(pick_lr(plan["flops"]), rel=0.1)
     assert 3 <= train.steps // train.validate_every <= 4
@@ -97,6 +97,14 @@ def test_what_the_user_says_is_not_picked(run_cli, arguments, tmp_path):
     plan = plan_of(run_cli(*arguments, *flags, "--dry-run", "--json"))
     assert (plan["layers"], plan["hidden_size"], plan["steps"]) == (1, 32, 77)
     assert plan["tokens"] == 77 * 3 * 32
+
+
+def test_an_optimizer_that_was_said_stays_and_so_does_that_of_a_model_which_goes_on(run_cli, arguments, tmp_path):
+    said = run_cli(*arguments, "--set", "train.optimizer=adafactor", "--dry-run")
+    assert ", adafactor, wsd" in said.stderr
+    assert run_cli(*arguments, "--output", tmp_path / "run").exit_code == 0
+    more = run_cli(*arguments, "--model", tmp_path / "run/model", "--dry-run")
+    assert ", adamw, wsd" in more.stderr
 
 
 def test_minutes_win_over_the_steps_of_a_recipe_and_not_over_its_sizes(run_cli, arguments, tmp_path):

@@ -1,7 +1,7 @@
 """Streams of text within a budget."""
 
 from llmkit.console import Progress
-from llmkit.data.budget import Feed, Sample
+from llmkit.data.budget import BudgetedTexts, Sample
 from llmkit.data.document import Document
 
 
@@ -17,7 +17,7 @@ def test_a_sample_stays_within_its_budget_and_covers_the_stream():
 def test_text_beyond_the_budget_is_thinned_out_to_the_end():
     documents = [Document("x" * 10, str(i)) for i in range(1000)]
     with Progress("reading") as progress:
-        feed = Feed(progress, Sample(), budget=2000)
+        feed = BudgetedTexts(progress, Sample(), budget=2000)
         kept = list(feed.texts(documents))
     assert feed.num_documents == 1000
     assert 1500 <= feed.num_kept == 10 * len(kept) <= 2000

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from llmkit.evaluation.scaling_law import Law, Point, cheapest, doubts_about, fit_law, why_no_law
+from llmkit.evaluation.scaling_law import Law, LossPoint, cheapest, doubts_about, fit_law, why_no_law
 
 CHINCHILLA = Law(1.69, (406.4, 410.7), (0.34, 0.28))
 """Hoffmann et al. 2022, equation 10."""
@@ -23,11 +23,11 @@ in the table that was published with the paper (Dey et al. 2023, arXiv:2304.0320
 
 def points_of(law, settings, noise=0.0, seed=1):
     drawn = np.random.default_rng(seed).standard_normal(len(settings))
-    return [Point(dials, law.loss(dials) * math.exp(noise * z)) for dials, z in zip(settings, drawn, strict=True)]
+    return [LossPoint(dials, law.loss(dials) * math.exp(noise * z)) for dials, z in zip(settings, drawn, strict=True)]
 
 
 def ladder(losses):
-    return [Point((size,), loss) for size, loss in zip(SIZES, losses, strict=False)]
+    return [LossPoint((size,), loss) for size, loss in zip(SIZES, losses, strict=False)]
 
 
 def test_the_law_of_chinchilla_gives_its_loss():
@@ -50,7 +50,7 @@ def test_a_known_law_of_one_dial_is_found_again_from_four_points():
 
 def test_one_run_that_went_wrong_does_not_bend_the_law():
     points = points_of(CHINCHILLA, GRID)
-    points[5] = Point(points[5].dials, points[5].loss * 1.2)
+    points[5] = LossPoint(points[5].dials, points[5].loss * 1.2)
     fit = fit_law(points, BOTH, resamples=2)
     assert fit.law.exponents == pytest.approx((0.34, 0.28), rel=0.01)
 
@@ -89,7 +89,7 @@ def test_a_floor_that_cannot_be_told_from_nothing_has_an_interval_all_the_same()
 
 def test_six_published_models_predict_the_seventh():
     *known, (flops, loss) = CEREBRAS.items()
-    fit = fit_law([Point((x,), y) for x, y in known], ("FLOPs",), resamples=100)
+    fit = fit_law([LossPoint((x,), y) for x, y in known], ("FLOPs",), resamples=100)
     found = fit.predict((flops,))
     assert found.low < loss < found.high
     assert found.loss == pytest.approx(loss, rel=0.025)
@@ -102,9 +102,9 @@ def test_six_published_models_predict_the_seventh():
 def test_too_few_points_and_too_few_settings_are_told():
     assert "3 points are too few for 3 unknowns" in why_no_law(ladder([3.0, 2.8, 2.7]), ("parameters",))[0]
     assert why_no_law(ladder([3.0, 2.8, 2.7, 2.6]), ("parameters",)) == []
-    grid = [Point((n, d), 3.0) for n in SIZES[:4] for d in (2e6, 8e6)]
+    grid = [LossPoint((n, d), 3.0) for n in SIZES[:4] for d in (2e6, 8e6)]
     assert why_no_law(grid, BOTH) == ["2 different tokens say nothing about an exponent: it takes 3"]
-    assert why_no_law([*ladder([3.0, 2.8, 2.7]), Point((9e6,), math.nan)], ("parameters",))
+    assert why_no_law([*ladder([3.0, 2.8, 2.7]), LossPoint((9e6,), math.nan)], ("parameters",))
 
 
 def test_a_loss_that_rises_is_a_doubt():

@@ -15,7 +15,7 @@ from llmkit.console import say
 from llmkit.errors import BlockedError, LlmkitError, RunError, StoppedError
 
 if TYPE_CHECKING:
-    from llmkit.evaluation.cascade import Point
+    from llmkit.evaluation.cascade import OperatingPoint
 
 UNFINISHED = ".unfinished"
 NO_ROWS = "no row is held out to choose its threshold by"
@@ -110,7 +110,7 @@ def run_cascade(results: Sequence[Result], contest: Contest, job: Job) -> tuple[
     if load_result(folder, CASCADE, result.title, contest) is None:
         save_result(result, contest)
 
-    def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
+    def as_json(points: Sequence[OperatingPoint]) -> list[dict[str, Any]]:
         return [{**found._asdict(), "milliseconds_per_item": cost(one, other, found.share)} for found in points]
 
     return result, {

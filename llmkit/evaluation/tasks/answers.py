@@ -8,7 +8,7 @@ from typing import Any
 
 from llmkit.evaluation.answers import UNANSWERABLE, plain_number
 from llmkit.evaluation.columns import as_text
-from llmkit.evaluation.task import Example, PlainRow, Row
+from llmkit.evaluation.task import Example, PlainRow, TaskRow
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
 from llmkit.evaluation.tasks.forms import Form, Said, read_examples
@@ -25,13 +25,13 @@ def gsm8k(values: Mapping[str, Any]) -> Said:
     return Said(fields={"question": values["question"]}, references=(plain_number(number),), worked=values["answer"])
 
 
-def squad_examples(rows: Sequence[Row]) -> list[Example]:
+def squad_examples(rows: Sequence[TaskRow]) -> list[Example]:
     """Articles with their paragraphs as in the release, or one question a row as on the hub."""
     questions = [question for row in rows for question in squad_questions(row)]
     return read_examples(questions, (Form(("context", "question", "answers"), squad),))
 
 
-def squad_questions(row: Row) -> Iterator[Row]:
+def squad_questions(row: TaskRow) -> Iterator[TaskRow]:
     """The questions of an article, or of a file that is one object; any other row as it is."""
     for article in row.values.get("data", [row.values]) if "paragraphs" not in row.values else [row.values]:
         if "paragraphs" not in article:
@@ -58,7 +58,7 @@ def squad(values: Mapping[str, Any]) -> Said:
     return Said(fields=fields, references=references or ("",), worked="" if references else UNANSWERABLE)
 
 
-def trivia_examples(rows: Sequence[Row]) -> list[Example]:
+def trivia_examples(rows: Sequence[TaskRow]) -> list[Example]:
     """One question a row, or a file of the release, which is one object that holds all of them under `Data`."""
     inner = [
         PlainRow(f"{row.where}#{item.get('QuestionId', number)}", item)
@@ -96,7 +96,7 @@ def trivia(question: str, answers: Sequence[str]) -> Said:
     return Said(fields={"question": question}, references=tuple(dict.fromkeys(answers)))
 
 
-def summary_examples(rows: Sequence[Row]) -> list[Example]:
+def summary_examples(rows: Sequence[TaskRow]) -> list[Example]:
     """A document with its summary, or with several under one name and a number."""
     forms = tuple(
         Form((document, column), partial(summary, document=document, column=name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llmkit.evaluation.task import Author, Example, PlainRow, Row
+from llmkit.evaluation.task import Author, Example, PlainRow, TaskRow
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.forms import Lines
 
@@ -22,7 +22,7 @@ class BuiltIn:
     """Who worded the first of its prompts; the others are llmkit's own."""
     num_choices: int | None = None
     """How many choices a row has, or most rows have."""
-    examples: Callable[[Sequence[Row]], list[Example]] | None = None
+    examples: Callable[[Sequence[TaskRow]], list[Example]] | None = None
     """Rows as examples; None where the columns tell."""
     lines: Callable[[Lines], Iterator[PlainRow]] | None = None
     """Lines as rows, for sets that are published as text or as tables without names of columns."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from llmkit.errors import DataError
 from llmkit.evaluation.columns import as_text, row_ids
-from llmkit.evaluation.task import Example, PlainRow, Row
+from llmkit.evaluation.task import Example, PlainRow, TaskRow
 
 Lines = Iterable[tuple[str, str]]
 """The lines of a text file, each with the place it stands at."""
@@ -39,7 +39,7 @@ class Form(NamedTuple):
     read: Callable[[Mapping[str, Any]], Said]
 
 
-def read_examples(rows: Sequence[Row], forms: Sequence[Form]) -> list[Example]:
+def read_examples(rows: Sequence[TaskRow], forms: Sequence[Form]) -> list[Example]:
     """Rows as examples, each by the first form whose columns it has.
 
     Raises:
@@ -48,7 +48,7 @@ def read_examples(rows: Sequence[Row], forms: Sequence[Form]) -> list[Example]:
     return [Example(id=i, where=row.where, **said(row, forms)) for i, row in zip(row_ids(rows), rows, strict=True)]
 
 
-def said(row: Row, forms: Sequence[Form]) -> Said:
+def said(row: TaskRow, forms: Sequence[Form]) -> Said:
     """What one row says."""
     form = next((form for form in forms if all(name in row.values for name in form.columns)), None)
     if form is None:
@@ -64,7 +64,7 @@ def said(row: Row, forms: Sequence[Form]) -> Said:
     return found
 
 
-def check_said(found: Said, row: Row) -> None:
+def check_said(found: Said, row: TaskRow) -> None:
     """Raise where a row has nothing to score, or no right answer: sets for competitions hide theirs."""
     choices, answer = found.get("choices", ()), found.get("answer", -1)
     if any(not choice.strip() for choice in choices):

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from llmkit.evaluation.columns import as_text
-from llmkit.evaluation.task import Example, PlainRow, Row
+from llmkit.evaluation.task import Example, PlainRow, TaskRow
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
 from llmkit.evaluation.tasks.forms import (
@@ -101,7 +101,7 @@ def mmlu_hub(values: Mapping[str, Any]) -> Said:
     return Said(**with_letters(found), group=subject)
 
 
-def mmlu_examples(rows: Sequence[Row]) -> list[Example]:
+def mmlu_examples(rows: Sequence[TaskRow]) -> list[Example]:
     """Rows with their subject, which is the name of their file where no column says it."""
     named = [
         row if "subject" in row.values else PlainRow(row.where, {**row.values, "subject": subject_of(row.where)})

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmkit.evaluation.task import Example, Row
+from llmkit.evaluation.task import Example, TaskRow
 from llmkit.evaluation.task_file import TaskFile
 from llmkit.evaluation.tasks.built_in import BuiltIn
 from llmkit.evaluation.tasks.forms import Form, Said, read_examples
@@ -31,7 +31,7 @@ PACKAGES = (
 """The packages that documentation is told apart by."""
 
 
-def package_examples(rows: Sequence[Row]) -> list[Example]:
+def package_examples(rows: Sequence[TaskRow]) -> list[Example]:
     """Documentation cut at a word, with the package it belongs to."""
     return read_examples(rows, (Form(("text", "label"), package),))
 
@@ -42,7 +42,7 @@ def package(values: Mapping[str, Any]) -> Said:
     return Said(fields=fields, choices=PACKAGES, answer=PACKAGES.index(values["label"]))
 
 
-def description_examples(rows: Sequence[Row]) -> list[Example]:
+def description_examples(rows: Sequence[TaskRow]) -> list[Example]:
     """Functions with the first sentence of their documentation among those of three others.
 
     What is drawn depends on the function's name alone, so a row stays the same when others come or go.
@@ -53,7 +53,7 @@ def description_examples(rows: Sequence[Row]) -> list[Example]:
     return [describe(row, text, texts) for row, text in described] if len(texts) >= NUM_CHOICES else []
 
 
-def describe(row: Row, text: str, texts: Sequence[str]) -> Example:
+def describe(row: TaskRow, text: str, texts: Sequence[str]) -> Example:
     """One function with its own description and three of the others, in an order drawn by its name."""
     name = row.values["name"]
     generator = random.Random(f"python-docs-description/{name}")
