@@ -16,7 +16,7 @@ from llmkit.errors import CheckError, LlmkitError, UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from llmkit.data.dialogue import TokenRow
+    from llmkit.data.dialogue import Row
     from llmkit.data.dialogue_set import Account
     from llmkit.data.findings import Finding
     from llmkit.data.messages import Dialogue
@@ -147,7 +147,7 @@ class EncodedFile(NamedTuple):
     """The dialogues of a file, the rows of those that are used, and what became of all."""
 
     dialogues: list[Dialogue]
-    rows: list[TokenRow]
+    rows: list[Row]
     account: Account
 
 
@@ -181,7 +181,7 @@ def holds_pairs(source: str, columns: dict[str, str]) -> bool:
     return first is not None and is_pair({names.get(name, name): value for name, value in first.values.items()})
 
 
-def tell_long_rows(rows: Sequence[TokenRow], longest: int) -> None:
+def tell_long_rows(rows: Sequence[Row], longest: int) -> None:
     """Say how many of the rows, which are shown whole, a tuning would leave out as it comes."""
     count = sum(row.num_tokens > longest for row in rows)
     if count:

@@ -20,7 +20,7 @@ __all__ = [
     "DialogueRows",
     "Message",
     "PackedRows",
-    "TokenRow",
+    "Row",
     "encode_dialogue",
     "encode_renderings",
     "end_of_turn_ids",
@@ -37,7 +37,7 @@ IdsAndTargets = tuple[NDArray[np.int32], NDArray[np.int32]]
 """Of one document: input ids and shifted targets, (T,) each."""
 
 
-class TokenRow(NamedTuple):
+class Row(NamedTuple):
     """One dialogue as a model sees it.
 
     Attributes:
@@ -63,7 +63,7 @@ class TokenRow(NamedTuple):
         return self.num_tokens > len(self.input_ids)
 
 
-def encode_dialogue(messages: Sequence[Message], tokenizer: Any, *, max_length: int | None = None) -> TokenRow:
+def encode_dialogue(messages: Sequence[Message], tokenizer: Any, *, max_length: int | None = None) -> Row:
     """Render a dialogue and mark what is trained: answers and the tokens that end them. A longer row loses its end.
 
     Raises:
@@ -75,7 +75,7 @@ def encode_dialogue(messages: Sequence[Message], tokenizer: Any, *, max_length: 
     return make_row(renderer.backend.encode(rendering.text, add_special_tokens=False), rendering, renderer, max_length)
 
 
-def encode_renderings(renderings: Iterator[Rendering], tokenizer: Any, *, max_length: int | None) -> Iterator[TokenRow]:
+def encode_renderings(renderings: Iterator[Rendering], tokenizer: Any, *, max_length: int | None) -> Iterator[Row]:
     """`encode_dialogue` of dialogues that are rendered already, many at a time."""
     renderer = renderer_of(tokenizer)
     while part := list(islice(renderings, DIALOGUES_AT_ONCE)):
@@ -84,7 +84,7 @@ def encode_renderings(renderings: Iterator[Rendering], tokenizer: Any, *, max_le
             yield make_row(encoding, rendering, renderer, max_length)
 
 
-def make_row(encoding: Encoding, rendering: Rendering, renderer: Renderer, max_length: int | None) -> TokenRow:
+def make_row(encoding: Encoding, rendering: Rendering, renderer: Renderer, max_length: int | None) -> Row:
     """Ids and targets of an encoded rendering."""
     ids = np.array(encoding.ids, dtype=np.int32)
     is_trained = np.zeros(len(ids), dtype=bool)
@@ -98,7 +98,7 @@ def make_row(encoding: Encoding, rendering: Rendering, renderer: Renderer, max_l
         num_bytes -= answer.num_hidden if answer.content_end <= shown else 0
     targets = np.full(length, IGNORE_INDEX, dtype=np.int32)
     targets[:-1] = np.where(is_trained[1:length], ids[1:length], IGNORE_INDEX)
-    return TokenRow(ids[:length], targets, num_bytes, len(ids))
+    return Row(ids[:length], targets, num_bytes, len(ids))
 
 
 def chars_of(encoding: Encoding, token: int) -> tuple[int, int]:
@@ -157,7 +157,7 @@ def show_row(input_ids: Sequence[int], targets: Sequence[int], tokenizer: Any) -
     return "".join(pieces)
 
 
-def until_last_target(row: TokenRow) -> IdsAndTargets:
+def until_last_target(row: Row) -> IdsAndTargets:
     """Ids and targets up to the last one: what follows adds nothing to the loss."""
     end = int(np.flatnonzero(row.targets != IGNORE_INDEX)[-1]) + 1
     return row.input_ids[:end], row.targets[:end]
@@ -178,7 +178,7 @@ class DialogueRows:
     documents apart: there is no padding. Others are padded on the right, where a causal model needs no attention mask.
     """
 
-    def __init__(self, rows: Sequence[TokenRow], *, is_flat: bool = False) -> None:
+    def __init__(self, rows: Sequence[Row], *, is_flat: bool = False) -> None:
         self.rows = [until_last_target(row) for row in rows]
         self.num_bytes = [row.num_bytes for row in rows]
         self.is_stream = False

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from llmkit.console import Progress, format_table, say, warn
-from llmkit.data.dialogue import TokenRow, encode_renderings
+from llmkit.data.dialogue import Row, encode_renderings
 from llmkit.data.messages import Dialogue, Message
 from llmkit.data.overlong import cut_left
 from llmkit.data.rendering import Renderer, RenderError, Rendering, renderer_of
@@ -84,7 +84,7 @@ class Account:
         for example in examples:
             self.drop(HELD_OUT, example.where)
 
-    def use_from(self, group: Sequence[Dialogue], rows: Sequence[TokenRow]) -> None:
+    def use_from(self, group: Sequence[Dialogue], rows: Sequence[Row]) -> None:
         """Count the rows of a group that is used, and how often its source is seen."""
         self.use(*rows)
         source = group[0].source
@@ -92,7 +92,7 @@ class Account:
         self.per_epoch[source] = [count + 1, group[0].times]
         self.num_near_empty += any(is_near_empty(message) for dialogue in group for message in dialogue.messages)
 
-    def use(self, *rows: TokenRow) -> None:
+    def use(self, *rows: Row) -> None:
         """Count a row that is used, or the two of a pair as one."""
         self.lengths.append(sum(len(row.input_ids) for row in rows))
         self.num_trained += sum(row.num_targets for row in rows)
@@ -140,7 +140,7 @@ def open_account(name: str, examples: Sequence[Example]) -> Account:
 
 def encode_set(
     dialogues: Sequence[Dialogue], tokenizer: Any, *, name: str, max_length: int, overlong: Overlong
-) -> tuple[list[TokenRow], Account]:
+) -> tuple[list[Row], Account]:
     """All rows of a set, and what became of each dialogue.
 
     Args:
@@ -156,7 +156,7 @@ def encode_set(
     """
     account = open_account(name, dialogues)
     groups = [(dialogue,) for dialogue in dialogues]
-    rows: list[TokenRow] = []
+    rows: list[Row] = []
     for (dialogue,), (row,) in encode_groups(groups, tokenizer, account, max_length=max_length, overlong=overlong):
         rows += [row] * dialogue.times
     if not rows:
@@ -166,7 +166,7 @@ def encode_set(
 
 def encode_groups(
     groups: Sequence[Sequence[Dialogue]], tokenizer: Any, account: Account, *, max_length: int, overlong: Overlong
-) -> Iterator[tuple[Sequence[Dialogue], list[TokenRow]]]:
+) -> Iterator[tuple[Sequence[Dialogue], list[Row]]]:
     """The groups that are used, with the rows of their dialogues; one that cannot be used drops its whole group.
 
     What becomes of each is counted in `account`.
@@ -193,7 +193,7 @@ def encode_groups(
                 yield group, rows
 
 
-def shorten(row: TokenRow, dialogue: Dialogue, renderer: Renderer, max_length: int) -> TokenRow:
+def shorten(row: Row, dialogue: Dialogue, renderer: Renderer, max_length: int) -> Row:
     """A longer row cut at its beginning, which still tells how long it was; as it is where that cannot be done."""
     if row.num_tokens <= max_length:
         return row
@@ -228,7 +228,7 @@ def render_all(
         yield from found
 
 
-def fate_of(rows: Sequence[TokenRow], where: str, max_length: int, overlong: Overlong) -> str | None:
+def fate_of(rows: Sequence[Row], where: str, max_length: int, overlong: Overlong) -> str | None:
     """Why rows that go together are dropped, or None when they are used."""
     longest = max(row.num_tokens for row in rows)
     if longest > max_length and overlong == "error":

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from llmkit.data.dialogue import TokenRow
+from llmkit.data.dialogue import Row
 from llmkit.data.dialogue_set import EMPTY_ANSWER, NO_ANSWER, TOO_LONG, Account
 from llmkit.data.messages import ROLES, Dialogue
 from llmkit.data.preference_forms import NO_CHOICE, SAME
@@ -63,7 +63,7 @@ def unusable(error: LlmkitError) -> Finding:
 
 
 def find_all(
-    dialogues: Sequence[Dialogue], rows: Sequence[TokenRow], account: Account, renderer: Renderer
+    dialogues: Sequence[Dialogue], rows: Sequence[Row], account: Account, renderer: Renderer
 ) -> Iterator[Finding]:
     """All findings about dialogues that were encoded."""
     yield from find_dropped(account)
@@ -120,7 +120,7 @@ def find_control_tokens(dialogues: Sequence[Dialogue], renderer: Renderer) -> It
         yield Finding("control-like-text", "warning", len(inside), what, inside[0])
 
 
-def find_unknown(rows: Sequence[TokenRow], renderer: Renderer) -> Iterator[Finding]:
+def find_unknown(rows: Sequence[Row], renderer: Renderer) -> Iterator[Finding]:
     """Rows with the unknown token: text that the tokenizer cannot write."""
     tokenizer = renderer.tokenizer
     unknown = tokenizer.unk_token_id

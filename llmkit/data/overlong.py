@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from llmkit.data.dialogue import TokenRow, make_row
+from llmkit.data.dialogue import Row, make_row
 from llmkit.data.messages import Dialogue, Message
 from llmkit.data.rendering import Renderer, RenderError
 
@@ -13,7 +13,7 @@ MOST_ATTEMPTS = 8
 """Cutting a text changes how it is encoded, by a token or two."""
 
 
-def cut_left(dialogue: Dialogue, renderer: Renderer, max_length: int) -> TokenRow | None:
+def cut_left(dialogue: Dialogue, renderer: Renderer, max_length: int) -> Row | None:
     """The row of a dialogue without its oldest turns, and where that is not enough without the beginning of a question.
 
     System messages stay, turns go whole, from a question to before the next, and the answer and its question's end
@@ -23,7 +23,7 @@ def cut_left(dialogue: Dialogue, renderer: Renderer, max_length: int) -> TokenRo
     if not turns:
         return None
 
-    def encode(kept: Sequence[Message]) -> TokenRow:
+    def encode(kept: Sequence[Message]) -> Row:
         rendering = renderer.render([*head, *kept], tools=dialogue.tools)
         return make_row(renderer.backend.encode(rendering.text, add_special_tokens=False), rendering, renderer, None)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from llmkit.batch import Batch
-from llmkit.data.dialogue import IdsAndTargets, TokenRow, hash_rows, lay_end_to_end, pad, until_last_target
+from llmkit.data.dialogue import IdsAndTargets, Row, hash_rows, lay_end_to_end, pad, until_last_target
 from llmkit.data.dialogue_set import Account, Overlong, encode_groups, open_account, raise_nothing_left
 from llmkit.data.preference_forms import Preference
 
@@ -16,8 +16,8 @@ from llmkit.data.preference_forms import Preference
 class Pair(NamedTuple):
     """The two rows of a pair."""
 
-    chosen: TokenRow
-    rejected: TokenRow
+    chosen: Row
+    rejected: Row
 
 
 def encode_pairs(

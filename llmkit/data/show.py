@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from llmkit.batch import IGNORE_INDEX
-from llmkit.data.dialogue import TokenRow
+from llmkit.data.dialogue import Row
 from llmkit.data.dialogue_set import Account
 from llmkit.data.document import Document
 from llmkit.data.prepared import PreparedData, TokenRows
@@ -96,13 +96,13 @@ def in_parts(texts: Iterator[str]) -> Iterator[list[str]]:
         yield part
 
 
-def dialogue_row(row: TokenRow) -> ShownRow:
+def dialogue_row(row: Row) -> ShownRow:
     """A dialogue's row: an id is trained where it is the target of the position before it."""
     trained = [False, *(row.targets[:-1] != IGNORE_INDEX).tolist()]
     return ShownRow(row.input_ids.tolist(), trained)
 
 
-def dialogue_statistics(rows: Sequence[TokenRow], account: Account) -> dict[str, Any]:
+def dialogue_statistics(rows: Sequence[Row], account: Account) -> dict[str, Any]:
     """Dialogues read, used and left out, tokens, the share of them that is trained, and percentiles of the lengths."""
     about = account.to_json()
     lengths = np.array([row.num_tokens for row in rows])

@@ -12,7 +12,7 @@ import torch
 
 from llmkit.batch import Batch
 from llmkit.console import say
-from llmkit.data.dialogue import IdsAndTargets, TokenRow, lay_end_to_end, pad
+from llmkit.data.dialogue import IdsAndTargets, Row, lay_end_to_end, pad
 from llmkit.data.dialogue_set import Account, Overlong, fate_of, raise_nothing_left
 from llmkit.data.documents import read_records
 from llmkit.data.forms import check_columns
@@ -163,9 +163,7 @@ def encode_labelled(
             message = f"label {text.label!r} is none of the training data's: {', '.join(labels[:20])}"
             raise DataError(message, where=text.where, fix="mend the label, or add rows with it to the training data")
         cut = ids[-max_length:] if overlong == "cut-left" else ids[:max_length] if overlong == "cut-right" else ids
-        row = TokenRow(
-            np.array(cut, np.int32), np.array([classes[text.label]], np.int32), len(text.text.encode()), len(ids)
-        )
+        row = Row(np.array(cut, np.int32), np.array([classes[text.label]], np.int32), len(text.text.encode()), len(ids))
         if (reason := fate_of([row], text.where, max_length, overlong)) is not None:
             account.drop(reason, text.where)
             continue

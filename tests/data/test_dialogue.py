@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from llmkit.batch import IGNORE_INDEX, count_targets
-from llmkit.data.dialogue import DialogueRows, Message, PackedRows, TokenRow, encode_dialogue, show_row
+from llmkit.data.dialogue import DialogueRows, Message, PackedRows, Row, encode_dialogue, show_row
 from llmkit.losses import causal_lm_loss_sum
 from llmkit.models.attention import use_products
 from llmkit.tokenizer import train_tokenizer
@@ -146,7 +146,7 @@ def test_rows_end_to_end_have_no_padding(tiny_tokenizer):
 
 
 def test_packed_rows_are_whole_rows_each_where_it_leaves_the_least_room():
-    rows = [TokenRow(np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32), 0, n) for n in (3, 7, 2, 5, 4)]
+    rows = [Row(np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32), 0, n) for n in (3, 7, 2, 5, 4)]
     packed = PackedRows(DialogueRows(rows, is_flat=True), seq_len=9)
     # 7, 5; then 4 fills up the 5, 3 finds no room, 2 fills up the 7.
     assert packed.packs == [[1, 2], [3, 4], [0]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmkit.batch import IGNORE_INDEX
-from llmkit.data.dialogue import TokenRow
+from llmkit.data.dialogue import Row
 from llmkit.data.document import Document
 from llmkit.data.show import dialogue_row, document_rows, token_texts
 from llmkit.tokenizer import encode_text
@@ -22,7 +22,7 @@ def test_a_character_of_several_tokens_is_shown_at_its_last(tiny_tokenizer):
 
 
 def test_a_token_is_trained_where_the_position_before_has_it_as_target():
-    row = TokenRow(np.array([7, 8, 9]), np.array([IGNORE_INDEX, 9, IGNORE_INDEX]), 1, 3)
+    row = Row(np.array([7, 8, 9]), np.array([IGNORE_INDEX, 9, IGNORE_INDEX]), 1, 3)
     assert dialogue_row(row).trained == [False, False, True]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.commands.checks.case import Case, CheckOutcome, at_most, not_applicable
 
 if TYPE_CHECKING:
-    from llmkit.data.dialogue import TokenRow
+    from llmkit.data.dialogue import Row
     from llmkit.data.messages import Dialogue, Message
 
 MOST_DIALOGUES = 300
@@ -70,7 +70,7 @@ def problems_of(dialogue: Dialogue, tokenizer: Any, ends: set[int]) -> Iterator[
         yield "a token of the prompt is trained"
 
 
-def row_of(dialogue: Dialogue, tokenizer: Any) -> TokenRow | None:
+def row_of(dialogue: Dialogue, tokenizer: Any) -> Row | None:
     """The dialogue as training sees it; None where the template refuses it, which is told where rows are made."""
     from llmkit.data.dialogue import encode_renderings
     from llmkit.data.rendering import RenderError, renderer_of
