@@ -126,9 +126,10 @@ def split_pair(where: str, chosen: list[Message], rejected: list[Message], *, to
     # An answer is never part of the prompt's end: whoever is asked has the word.
     while same and chosen[same - 1].role == "assistant" and chosen[same - 1].tool_calls == ():
         same -= 1
-    if not same:
+    prompt = [message._replace(is_trained=False) for message in chosen[:same]]
+    if not prompt:
         raise RowError("there is nothing that both answers answer: no prompt, and no turn that they share")
-    return Preference(where, chosen[:same], chosen[same:], rejected[same:], tools, source)
+    return Preference(where, prompt, chosen[same:], rejected[same:], tools, source)
 
 
 def has_answer(messages: list[Message]) -> bool:

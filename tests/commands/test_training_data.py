@@ -8,7 +8,7 @@ import json
 import pytest
 
 from llmkit.commands import training_data
-from llmkit.commands.training_data import Share, look_for_items, parts_of, watched
+from llmkit.commands.training_data import Share, look_for_items, text_sources, watched
 from llmkit.errors import UsageError
 
 
@@ -28,7 +28,7 @@ def sources(tmp_path, run_cli, tiny_model_folder):
 
 
 def texts_read(source, share):
-    return list(watched(parts_of(source), share))
+    return list(watched(text_sources(source), share))
 
 
 def test_the_shares_of_two_processes_are_the_whole(sources):
@@ -59,5 +59,5 @@ def test_how_long_it_takes_is_told_before_it_has_taken_it(sources, monkeypatch, 
 def test_the_text_in_a_packed_file_is_guessed_from_its_size(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "a"}\n'))
-    (part,) = parts_of(str(path))
+    (part,) = text_sources(str(path))
     assert part.num_bytes == 3 * path.stat().st_size
