@@ -162,13 +162,15 @@ def attention(
     lengths = options.pop("document_lengths", None)
     if lengths is not None and not options.get("sliding_window"):
         return attend_documents(module, (query, key, value), lengths, options)
-    if torch.compiler.is_compiling() and can_multiply(query, options):
+    # With a cache there are more keys than queries.
+    is_whole = can_multiply(query, options) and query.shape[2] == key.shape[2]
+    if is_whole and torch.compiler.is_compiling():
         return attend_compiled((query, key, value), attention_mask, options), None
     fits = (
-        can_multiply(query, options)
+        is_whole
         and not options.get("dropout")
         and (attention_mask is None or sees_itself(attention_mask))
-        and 1 < query.shape[2] == key.shape[2] <= MAX_POSITIONS
+        and 1 < query.shape[2] <= MAX_POSITIONS
         and torch.is_grad_enabled()
     )
     if not fits:

@@ -30,14 +30,6 @@ def test_output_and_gradients_equal_torchs_own(tensors):
         assert torch.allclose(ours, torchs, atol=1e-5)
 
 
-@pytest.fixture
-def compiling(monkeypatch):
-    """Graphs are traced and differentiated as ever; only the C++ that would take half a minute is left out."""
-    compile_module = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda m, **o: compile_module(m, backend="aot_eager", **o))
-    torch._dynamo.reset()
-
-
 @pytest.mark.parametrize("has_documents", [True, False])
 @pytest.mark.parametrize("block", [128, 16])
 def test_a_compiled_model_trains_with_blocks_of_products_as_without(
@@ -69,7 +61,7 @@ def test_a_compiled_model_trains_with_blocks_of_products_as_without(
     assert (grad - expected).norm() < 0.02 * expected.norm()
 
 
-def test_blocks_of_products_drop_out_as_many_shares_as_they_are_told(compiling):
+def test_blocks_of_products_drop_out_as_many_shares_as_they_are_told():
     ones = torch.ones(1, 8, 64, 16, dtype=torch.bfloat16)
     torch.manual_seed(0)
     kept = attend_compiled((ones, ones, ones), None, {"dropout": 0.25})

@@ -117,10 +117,7 @@ def test_flex_attention_on_a_cpu_is_refused_before_the_first_step():
     assert choose_engine(config, dtype=torch.bfloat16, device=CUDA, total_flops=SHORT).attention == "flex_attention"
 
 
-def test_compiled_is_uncompiled_and_validation_compiles_nothing(tiny_model, monkeypatch):
-    # The graph is traced and differentiated as ever; only the C++ that would take half a minute is left out.
-    compile_module = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda m, **o: compile_module(m, backend="aot_eager", **o))
+def test_compiled_is_uncompiled_and_validation_compiles_nothing(tiny_model, compiling):
     ids = torch.arange(40).reshape(2, 20) % 290
     batch = {"input_ids": ids, "targets": ids.roll(-1, 1)}
     plain = causal_lm_loss_sum(tiny_model, batch)
@@ -129,7 +126,6 @@ def test_compiled_is_uncompiled_and_validation_compiles_nothing(tiny_model, monk
     names = set(tiny_model.state_dict())
     tiny_model.zero_grad()
     use_engine(tiny_model, Engine("eager", True), TrainSection())
-    torch._dynamo.reset()
     loss = causal_lm_loss_sum(tiny_model, batch)
     loss.backward()
     assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
